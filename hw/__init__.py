@@ -1,0 +1,1 @@
+"""The hardware: Amaranth components of spiking transformers, one unit per file."""

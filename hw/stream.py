@@ -1,0 +1,272 @@
+"""The stream protocol: beats, framing, and the AXI4-Stream shell around a component.
+
+Rules of the inner stream
+-------------------------
+1. A beat moves in a clock in which `valid` and `ready` are both 1.
+2. `valid` never waits for `ready`; once it is 1, payload and `valid` hold until the beat moves.
+3. The payload is `data` (an array of elements, the first one lowest), `last` (the last beat of a
+   time step) and `first` (the first beat of an inference; state is cleared there).
+4. A time step is a fixed number of beats, an inference a fixed number of time steps.
+5. A frame that breaks rule 4 voids its inference. What was complete before it stands, nothing of
+   it or after it is used, and the next `first` starts afresh (`FrameGuard`). So a void inference
+   leaves a component as a shorter one, and the component behind it sees the early `first`.
+
+`AxiShell` is the only place that knows of AXI4-Stream; a component inside a larger design is
+connected by its inner streams.
+"""
+
+import dataclasses
+from typing import Protocol
+
+from amaranth import Module, Mux, ResetSignal, Signal, signed, unsigned
+from amaranth.hdl import ShapeLike
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+FAULT_BITS = 8
+"""Width of the saturating counter of broken frames."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """One stream of a component: what a beat holds and how beats make a frame.
+
+    Attributes
+    ----------
+    name : str
+        Name of the component's member.
+    direction : {"in", "out"}
+        Seen from the component.
+    lanes : int
+        Elements in a beat.
+    width : int
+        Bits of an element.
+    signed : bool
+        Whether an element is two's complement.
+    beats : int
+        Beats of one time step.
+    elements : int
+        Elements of one time step; lanes beyond them in the last beat are idle.
+    steps : int
+        Time steps of one inference.
+    help : str
+        What it carries.
+    auxiliary : bool
+        Not part of the main flow (run-time settings, traces); always named in the ports.
+    ahead : int
+        Inputs: beats accepted with nothing coming on the other inputs.
+    """
+
+    name: str
+    direction: str
+    lanes: int
+    width: int
+    signed: bool
+    beats: int
+    elements: int
+    steps: int
+    help: str
+    auxiliary: bool = False
+    ahead: int = 0
+
+    @property
+    def element(self) -> ShapeLike:
+        """Amaranth shape of one element."""
+        return signed(self.width) if self.signed else unsigned(self.width)
+
+    @property
+    def signature(self) -> stream.Signature:
+        """Amaranth signature of the stream, as seen from its source."""
+        return stream.Signature(
+            data.StructLayout(
+                {"data": data.ArrayLayout(self.element, self.lanes), "last": 1, "first": 1}
+            )
+        )
+
+    @property
+    def tdata_width(self) -> int:
+        """Bits of ``tdata``: whole bytes."""
+        return -(-self.lanes * self.width // 8) * 8
+
+
+class UnitConfig(Protocol):
+    """What the shell needs to know of a configuration."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]: ...
+
+
+def members(config: UnitConfig) -> dict[str, wiring.Member]:
+    """Return the members of a unit's component: its streams, and its count of broken frames."""
+    flow = {"in": In, "out": Out}
+    ports = {s.name: flow[s.direction](s.signature) for s in config.streams}
+    return {**ports, "faults": Out(FAULT_BITS)}
+
+
+def axi_prefix(stream: Stream, streams: tuple[Stream, ...]) -> str:
+    """Return the prefix of a stream's ports: ``s_axis`` or ``m_axis``, with a name if needed."""
+    role = "s_axis" if stream.direction == "in" else "m_axis"
+    main = [s for s in streams if s.direction == stream.direction and not s.auxiliary]
+    return role if not stream.auxiliary and len(main) == 1 else f"{role}_{stream.name}"
+
+
+class FrameGuard(wiring.Component):
+    """Pass whole frames on, void broken ones.
+
+    Combinational from `i` to `o`; a broken frame costs one clock when it is `first` that comes
+    early, none otherwise. State: the position of the next beat and whether frames are being
+    dropped until the next `first`.
+
+    Parameters
+    ----------
+    stream : Stream
+        What a frame is.
+
+    Attributes
+    ----------
+    i : stream, in
+    o : stream, out
+        The whole frames of `i`.
+    beat : Signal(range(beats)), out
+        Position of the beat on `o` in its time step.
+    opening : Signal(), out
+        The beat on `o` is of the first time step of an inference.
+    done : Signal(), out
+        The last beat of a whole time step moves.
+    void : Signal(), out
+        An inference is voided before any of its time steps was whole. It has left no trace, so
+        whoever joins several streams needs this mark to stay aligned. Only when `o.ready` is 1.
+    fault : Signal(), out
+        A broken frame is found; once for an inference.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._beats = stream.beats
+        self._steps = stream.steps
+        super().__init__(
+            {
+                "i": In(stream.signature),
+                "o": Out(stream.signature),
+                "beat": Out(range(max(stream.beats, 2))),
+                "opening": Out(1),
+                "done": Out(1),
+                "void": Out(1),
+                "fault": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        lost = Signal()
+        step = Signal(range(max(self._steps, 2)))
+        i, o = self.i, self.o
+
+        at_end = self.beat == self._beats - 1
+        at_start = (self.beat == 0) & (step == 0)
+        early = Signal()  # an inference begins before the last one is whole
+        missing = Signal()  # an inference does not begin where it must
+        cut = Signal()  # `last` is not where it must be
+        drop = Signal()
+        m.d.comb += [
+            early.eq(i.valid & i.payload.first & ~at_start),
+            drop.eq(lost & ~i.payload.first),
+            missing.eq(i.valid & ~i.payload.first & at_start & ~lost),
+            cut.eq(i.valid & ~early & ~missing & ~drop & (i.payload.last != at_end)),
+            o.payload.eq(i.payload),
+            o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut),
+            i.ready.eq(drop | (o.ready & ~early)),
+            self.opening.eq(step == 0),
+            self.done.eq(o.valid & o.ready & at_end),
+            self.fault.eq((early | missing | cut) & o.ready),
+            self.void.eq(self.fault & self.opening),
+        ]
+        with m.If(o.ready):
+            with m.If(early | missing | cut):
+                m.d.sync += [self.beat.eq(0), step.eq(0), lost.eq(~early)]
+            with m.Elif(o.valid):
+                m.d.sync += [self.beat.eq(Mux(at_end, 0, self.beat + 1)), lost.eq(0)]
+                with m.If(at_end):
+                    m.d.sync += step.eq(Mux(step == self._steps - 1, 0, step + 1))
+        return m
+
+
+class FaultCounter(wiring.Component):
+    """Count the broken frames of `inputs` streams; saturates.
+
+    Attributes
+    ----------
+    fault : Signal(inputs), in
+        Pulses, several may come in one clock.
+    count : Signal(FAULT_BITS), out
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__({"fault": In(inputs), "count": Out(FAULT_BITS)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        total = Signal(FAULT_BITS + 1)
+        m.d.comb += total.eq(self.count + sum(self.fault))
+        m.d.sync += self.count.eq(Mux(total[FAULT_BITS], 2**FAULT_BITS - 1, total))
+        return m
+
+
+class AxiShell(wiring.Component):
+    """AXI4-Stream ports of DESIGN.md section 3 around a component; wires, and a gate for reset.
+
+    No beat moves on any port in a clock with `rst` at 1: an Amaranth register is only reset by
+    that clock's edge, and combinational `ready` would take a beat that is lost.
+
+    Parameters
+    ----------
+    unit : wiring.Component
+        Its members are those of `members`.
+    streams : tuple of Stream
+    """
+
+    def __init__(self, unit: wiring.Component, streams: tuple[Stream, ...]) -> None:
+        self._unit = unit
+        self._streams = streams
+        ports: dict[str, wiring.Member] = {"faults": Out(FAULT_BITS)}
+        for s in streams:
+            prefix = axi_prefix(s, streams)
+            there, back = (In, Out) if s.direction == "in" else (Out, In)
+            ports |= {
+                f"{prefix}_tdata": there(s.tdata_width),
+                f"{prefix}_tlast": there(1),
+                f"{prefix}_tuser": there(1),
+                f"{prefix}_tvalid": there(1),
+                f"{prefix}_tready": back(1),
+            }
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.unit = self._unit
+        running = ~ResetSignal()
+        m.d.comb += self.faults.eq(self._unit.faults)
+        for s in self._streams:
+            prefix = axi_prefix(s, self._streams)
+            inner = getattr(self._unit, s.name)
+            tdata, tlast, tuser, tvalid, tready = (
+                getattr(self, f"{prefix}_{port}")
+                for port in ("tdata", "tlast", "tuser", "tvalid", "tready")
+            )
+            word = inner.payload.data.as_value()
+            if s.direction == "in":
+                m.d.comb += [
+                    word.eq(tdata),
+                    inner.payload.last.eq(tlast),
+                    inner.payload.first.eq(tuser),
+                    inner.valid.eq(tvalid & running),
+                    tready.eq(inner.ready & running),
+                ]
+            else:
+                m.d.comb += [
+                    tdata.eq(word),
+                    tlast.eq(inner.payload.last),
+                    tuser.eq(inner.payload.first),
+                    tvalid.eq(inner.valid & running),
+                    inner.ready.eq(tready & running),
+                ]
+        return m

@@ -1,0 +1,31 @@
+"""The registry: every top, its configuration, its component and one line of help.
+
+gen, sim, boards, bench, the tests and the tables in the README all read it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from amaranth.lib import wiring
+
+from hw.attention import Attention, AttentionConfig
+from hw.config import Config
+from hw.lif import Lif, LifConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Top:
+    """A unit that can be emitted.
+
+    The golden model of a top is the function of the same name in ``sim.golden.<name>``.
+    """
+
+    config: type[Config]
+    component: Callable[..., wiring.Component]
+    help: str
+
+
+TOPS: dict[str, Top] = {
+    "lif": Top(LifConfig, Lif, "leaky integrate-and-fire neurons, exact in integers"),
+    "attention": Top(AttentionConfig, Attention, "stochastic spiking attention on bitstreams"),
+}

@@ -1,0 +1,1 @@
+"""Simulation: what is simulated is the emitted file, held against golden bit for bit."""
