@@ -8,6 +8,13 @@ from amaranth.utils import ceil_log2
 
 from hw.stream import FrameGuard, Stream
 
+NO_COLLISION = {"no_rw_check": 1}
+"""Attribute of a memory that is never read and written at one address in one clock.
+
+Without it Yosys builds a bypass of a register and a multiplexer per bit around a block RAM, since
+a Verilog memory read in the clock of a write gives the old word.
+"""
+
 
 class TokenBuffer(wiring.Component):
     """Hold up to `slots` time steps of one stream; read groups of `columns` tokens from the oldest.
@@ -105,7 +112,10 @@ class TokenBuffer(wiring.Component):
     def _memory(self, m: Module, guard: FrameGuard, commit: Signal) -> None:
         bits = ceil_log2(self.groups)
         m.submodules.memory = store = memory.Memory(
-            shape=self._shape, depth=(self._slots - 1) * 2**bits + self.groups, init=[]
+            shape=self._shape,
+            depth=(self._slots - 1) * 2**bits + self.groups,
+            init=[],
+            attrs=NO_COLLISION,
         )
         write, read = store.write_port(granularity=1), store.read_port()
         used = Signal(range(self._slots + 1))  # slots that are full

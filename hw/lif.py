@@ -12,6 +12,7 @@ from amaranth.utils import bits_for
 
 from hw.arith import add_with_carry, multiply
 from hw.config import Array, Config, ConfigError, param
+from hw.buffer import NO_COLLISION
 from hw.stream import FaultCounter, FrameGuard, Stream, members
 
 RAM_BEATS = 16
@@ -300,7 +301,8 @@ class Lif(wiring.Component):
         `lanes` signed currents a beat.
     threshold, bias : stream, in
         Run-time settings, where the configuration has them: `lanes` elements a beat or one for
-        all; one frame of a single time step. Always accepted, used from the next beat on.
+        all; one frame of a single time step. Always accepted, used from the next beat on; send
+        them between inferences. They outlive ``rst``, as a memory does.
     spikes : stream, out
     membrane : stream, out
         With `trace`. Where the reset is delayed, U with the reset still to come.
@@ -404,7 +406,7 @@ class Lif(wiring.Component):
         m.d.comb += guard.o.ready.eq(1)
         shape = data.ArrayLayout(stream.element, stream.lanes)
         if stream.beats == 1:
-            values = Signal(shape, init=[init] * stream.lanes, name=name)
+            values = Signal(shape, init=[init] * stream.lanes, name=name, reset_less=True)
             with m.If(guard.o.valid):
                 m.d.sync += values.eq(guard.o.payload.data)
             return values, guard.fault
@@ -435,7 +437,9 @@ class Lif(wiring.Component):
             with m.If(moves):
                 m.d.sync += [a.eq(b) for a, b in zip(ring, [*ring[1:], after], strict=True)]
             return ring[0], after
-        m.submodules.state = store = memory.Memory(shape=shape, depth=c.beats, init=[])
+        m.submodules.state = store = memory.Memory(
+            shape=shape, depth=c.beats, init=[], attrs=NO_COLLISION
+        )
         write, read = store.write_port(), store.read_port()
         m.d.comb += [
             write.addr.eq(beat),
