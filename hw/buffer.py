@@ -80,7 +80,7 @@ class TokenBuffer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.guard = guard = FrameGuard(self._stream)
+        m.submodules.guard = guard = FrameGuard(self._stream, joined=True)
         wiring.connect(m, wiring.flipped(self.i), guard.i)
         m.d.comb += self.fault.eq(guard.fault)
         commit = Signal()
@@ -146,7 +146,7 @@ class TokenBuffer(wiring.Component):
                 m.d.sync += lane.eq(lane.rotate_left(1))
                 with m.If(lane[-1]):
                     m.d.sync += group.eq(group + 1)
-            with m.If(commit | guard.fault):
+            with m.If(commit | guard.broken):
                 m.d.sync += [lane.eq(1), group.eq(0)]
         m.d.comb += [
             write.addr.eq(Cat(group[:bits], into)),

@@ -11,8 +11,8 @@ from amaranth.lib import data, memory, wiring
 from amaranth.utils import bits_for
 
 from hw.arith import add_with_carry, multiply
-from hw.config import Array, Config, ConfigError, param
 from hw.buffer import NO_COLLISION
+from hw.config import Array, Config, ConfigError, param
 from hw.stream import FaultCounter, FrameGuard, Stream, members
 
 RAM_BEATS = 16

@@ -117,10 +117,17 @@ class FrameGuard(wiring.Component):
     early, none otherwise. State: the position of the next beat and whether frames are being
     dropped until the next `first`.
 
+    A `first` that comes early is believed: beats before it were lost. Where several streams are
+    joined, believing a stray one would pair every later inference with the wrong partner. So a
+    `joined` guard goes on counting through the inference that was broken into. If a `last` or the
+    next `first` then comes just where that count expects it, the early `first` was a stray.
+
     Parameters
     ----------
     stream : Stream
         What a frame is.
+    joined : bool
+        The stream is one of several whose inferences belong together.
 
     Attributes
     ----------
@@ -136,13 +143,16 @@ class FrameGuard(wiring.Component):
     void : Signal(), out
         An inference is voided before any of its time steps was whole. It has left no trace, so
         whoever joins several streams needs this mark to stay aligned. Only when `o.ready` is 1.
+    broken : Signal(), out
+        What moves or is refused now breaks the frame; `beat` goes back to 0.
     fault : Signal(), out
         A broken frame is found; once for an inference.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, joined: bool = False) -> None:
         self._beats = stream.beats
         self._steps = stream.steps
+        self._joined = joined
         super().__init__(
             {
                 "i": In(stream.signature),
@@ -151,6 +161,7 @@ class FrameGuard(wiring.Component):
                 "opening": Out(1),
                 "done": Out(1),
                 "void": Out(1),
+                "broken": Out(1),
                 "fault": Out(1),
             }
         )
@@ -167,6 +178,7 @@ class FrameGuard(wiring.Component):
         missing = Signal()  # an inference does not begin where it must
         cut = Signal()  # `last` is not where it must be
         drop = Signal()
+        stray = Signal()  # the inference at hand was begun by a stray `first`
         m.d.comb += [
             early.eq(i.valid & i.payload.first & ~at_start),
             drop.eq(lost & ~i.payload.first),
@@ -174,20 +186,47 @@ class FrameGuard(wiring.Component):
             cut.eq(i.valid & ~early & ~missing & ~drop & (i.payload.last != at_end)),
             o.payload.eq(i.payload),
             o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut),
-            i.ready.eq(drop | (o.ready & ~early)),
+            i.ready.eq(drop | (o.ready & (~early | stray))),
             self.opening.eq(step == 0),
             self.done.eq(o.valid & o.ready & at_end),
-            self.fault.eq((early | missing | cut) & o.ready),
+            self.broken.eq((early | missing | cut) & o.ready),
+            self.fault.eq(self.broken & ~(cut & stray)),
             self.void.eq(self.fault & self.opening),
         ]
         with m.If(o.ready):
             with m.If(early | missing | cut):
-                m.d.sync += [self.beat.eq(0), step.eq(0), lost.eq(~early)]
+                m.d.sync += [self.beat.eq(0), step.eq(0), lost.eq(~early | stray)]
             with m.Elif(o.valid):
                 m.d.sync += [self.beat.eq(Mux(at_end, 0, self.beat + 1)), lost.eq(0)]
                 with m.If(at_end):
                     m.d.sync += step.eq(Mux(step == self._steps - 1, 0, step + 1))
+        if self._joined:
+            self._doubt(m, step, early, cut, stray)
         return m
+
+    def _doubt(self, m: Module, step: Signal, early: Signal, cut: Signal, stray: Signal) -> None:
+        """Count on through the inference that an early `first` broke into."""
+        doubt = Signal()
+        old_beat, old_step = Signal.like(self.beat), Signal.like(step)
+        old_end = old_beat == self._beats - 1
+        m.d.comb += stray.eq(
+            doubt
+            & Mux(
+                early,
+                (old_beat == 0) & (old_step == 0),
+                cut & self.opening & self.i.payload.last & old_end,
+            )
+        )
+        with m.If(self.o.ready & self.i.valid):
+            with m.If(early & ~stray):  # this beat is still to move
+                m.d.sync += [doubt.eq(1), old_beat.eq(self.beat), old_step.eq(step)]
+            with m.Else():
+                m.d.sync += old_beat.eq(Mux(old_end, 0, old_beat + 1))
+                with m.If(old_end):
+                    m.d.sync += old_step.eq(Mux(old_step == self._steps - 1, 0, old_step + 1))
+                whole = self.done & (step == self._steps - 1)
+                with m.If(early | cut | whole):
+                    m.d.sync += doubt.eq(0)
 
 
 class FaultCounter(wiring.Component):
