@@ -19,7 +19,7 @@ import dataclasses
 from typing import Protocol
 
 from amaranth import Module, Mux, ResetSignal, Signal, signed, unsigned
-from amaranth.hdl import ShapeLike
+from amaranth.hdl import ShapeLike, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -117,10 +117,13 @@ class FrameGuard(wiring.Component):
     early, none otherwise. State: the position of the next beat and whether frames are being
     dropped until the next `first`.
 
-    A `first` that comes early is believed: beats before it were lost. Where several streams are
-    joined, believing a stray one would pair every later inference with the wrong partner. So a
-    `joined` guard goes on counting through the inference that was broken into. If a `last` or the
-    next `first` then comes just where that count expects it, the early `first` was a stray.
+    Where several streams are joined, a stream that takes one inference too many or too few is
+    paired wrongly for ever. So a `joined` guard goes on counting beats behind a fault, to tell:
+
+    * a `first` that came early, because beats before it were lost, from a stray one: after a stray
+      one, a `last` or the next `first` comes just where the old count expects it;
+    * an inference whose `first` is missing from beats left over behind the one before: the former
+      is at least half an inference long.
 
     Parameters
     ----------
@@ -179,19 +182,20 @@ class FrameGuard(wiring.Component):
         cut = Signal()  # `last` is not where it must be
         drop = Signal()
         stray = Signal()  # the inference at hand was begun by a stray `first`
+        owed = Signal()  # what was dropped was an inference, whose mark comes before the next one
         m.d.comb += [
             early.eq(i.valid & i.payload.first & ~at_start),
             drop.eq(lost & ~i.payload.first),
             missing.eq(i.valid & ~i.payload.first & at_start & ~lost),
-            cut.eq(i.valid & ~early & ~missing & ~drop & (i.payload.last != at_end)),
+            cut.eq(i.valid & ~early & ~missing & ~drop & ~owed & (i.payload.last != at_end)),
             o.payload.eq(i.payload),
-            o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut),
-            i.ready.eq(drop | (o.ready & (~early | stray))),
+            o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut & ~owed),
+            i.ready.eq(drop | (o.ready & (~early | stray) & ~owed)),
             self.opening.eq(step == 0),
             self.done.eq(o.valid & o.ready & at_end),
             self.broken.eq((early | missing | cut) & o.ready),
             self.fault.eq(self.broken & ~(cut & stray)),
-            self.void.eq(self.fault & self.opening),
+            self.void.eq((self.fault & ~missing & self.opening) | (owed & o.ready)),
         ]
         with m.If(o.ready):
             with m.If(early | missing | cut):
@@ -201,32 +205,49 @@ class FrameGuard(wiring.Component):
                 with m.If(at_end):
                     m.d.sync += step.eq(Mux(step == self._steps - 1, 0, step + 1))
         if self._joined:
-            self._doubt(m, step, early, cut, stray)
+            self._count_on(m, step, early, missing, cut, stray, owed)
         return m
 
-    def _doubt(self, m: Module, step: Signal, early: Signal, cut: Signal, stray: Signal) -> None:
-        """Count on through the inference that an early `first` broke into."""
-        doubt = Signal()
-        old_beat, old_step = Signal.like(self.beat), Signal.like(step)
-        old_end = old_beat == self._beats - 1
-        m.d.comb += stray.eq(
-            doubt
-            & Mux(
-                early,
-                (old_beat == 0) & (old_step == 0),
-                cut & self.opening & self.i.payload.last & old_end,
-            )
-        )
-        with m.If(self.o.ready & self.i.valid):
-            with m.If(early & ~stray):  # this beat is still to move
-                m.d.sync += [doubt.eq(1), old_beat.eq(self.beat), old_step.eq(step)]
-            with m.Else():
-                m.d.sync += old_beat.eq(Mux(old_end, 0, old_beat + 1))
-                with m.If(old_end):
-                    m.d.sync += old_step.eq(Mux(old_step == self._steps - 1, 0, old_step + 1))
-                whole = self.done & (step == self._steps - 1)
-                with m.If(early | cut | whole):
-                    m.d.sync += doubt.eq(0)
+    def _count_on(
+        self, m: Module, step: Signal, early: Signal, missing: Signal, cut: Signal,
+        stray: Signal, owed: Signal,
+    ) -> None:  # fmt: skip
+        """Count beats behind a fault to find `stray` and `owed`."""
+        doubt = Signal()  # behind an early `first`: the count goes on from where it broke in
+        hole = Signal()  # behind a missing `first`: the count is of what was dropped
+        long = Signal()
+        beat_count, step_count = Signal.like(self.beat), Signal.like(step)
+        i, o = self.i, self.o
+        end = beat_count == self._beats - 1
+        half = divmod(-(-self._beats * self._steps // 2), self._beats)
+        opens = i.valid & i.payload.first
+
+        def at(position: tuple[int, int]) -> Value:
+            return (step_count == position[0] % self._steps) & (beat_count == position[1])
+
+        m.d.comb += [
+            stray.eq(doubt & Mux(early, at((0, 0)), cut & self.opening & i.payload.last & end)),
+            owed.eq(hole & (long | at(half)) & opens),
+        ]
+        with m.If(i.valid & i.ready):
+            m.d.sync += beat_count.eq(Mux(end, 0, beat_count + 1))
+            with m.If(end):
+                m.d.sync += step_count.eq(Mux(step_count == self._steps - 1, 0, step_count + 1))
+            whole = self.done & (step == self._steps - 1)
+            with m.If(early | cut | whole):
+                m.d.sync += doubt.eq(0)
+            with m.If(at(half)):
+                m.d.sync += long.eq(1)
+            with m.If(missing):
+                first, second = divmod(1, self._beats)
+                m.d.sync += [
+                    hole.eq(1), long.eq(0),
+                    beat_count.eq(second), step_count.eq(first % self._steps),
+                ]  # fmt: skip
+        with m.If(o.ready & early & ~stray):  # this beat is still to move
+            m.d.sync += [doubt.eq(1), beat_count.eq(self.beat), step_count.eq(step)]
+        with m.If(o.ready & opens):
+            m.d.sync += hole.eq(0)
 
 
 class FaultCounter(wiring.Component):

@@ -12,9 +12,14 @@ def guard_model(beats, steps, stream, joined):
     passed, faults, voids = [], 0, 0
     position, lost = 0, False  # position of the next beat in the inference
     old = None  # position in the inference that an early `first` broke into
+    dropped = 0  # beats since a missing `first`
     for data, last, first in stream:
         if lost and not first:
+            dropped += dropped > 0
             continue
+        if joined and 2 * dropped >= beats * steps:
+            voids += 1
+        dropped = 0
         if first and position:  # begins before the last one is whole
             faults += 1
             voids += position < beats
@@ -23,7 +28,7 @@ def guard_model(beats, steps, stream, joined):
                 continue
             position, old = 0, position
         if not first and not position:
-            faults, voids, lost = faults + 1, voids + 1, True
+            faults, lost, dropped = faults + 1, True, 1
             continue
         if last != (position % beats == beats - 1):
             if not (joined and old is not None and position < beats and last
