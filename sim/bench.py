@@ -1,0 +1,237 @@
+"""The test bench of every top, in cocotb: what it does follows from the configuration alone.
+
+Each test powers on from where the last one left the top, resets it, and ends with nothing left
+over and with the right count of broken frames. All random numbers follow from the job's seed.
+"""
+
+import itertools
+from typing import Any
+
+import cocotb
+
+from sim.drivers import PATTERNS
+from sim.faults import breakers
+from sim.harness import Bench
+from sim.job import Job
+from sim.stimuli import STYLES
+
+JOB = Job.load()
+CONFIG = JOB.config
+INPUTS = [s for s in CONFIG.streams if s.direction == "in" and not s.auxiliary]
+SETTINGS = [s for s in CONFIG.streams if s.direction == "in" and s.auxiliary]
+NAMES = {s.name for s in INPUTS}
+
+CLOCKS = 2000
+"""A test takes about so many clocks without stalls, where an inference is not longer."""
+
+
+def times(most: int) -> int:
+    """Return how many inferences a test can afford: `most`, or fewer if they are long."""
+    return max(2, min(most, CLOCKS // (CONFIG.timesteps * CONFIG.interval)))
+
+
+@cocotb.test()
+async def power_up(dut: Any) -> None:
+    """It works without any reset, with the settings that it was built with."""
+    bench = Bench(dut, JOB, "power_up")
+    needed = {n for n, a in CONFIG.stimulus.items() if a.stream not in NAMES and not a.optional}
+    if needed:
+        await bench.load({n: a for n, a in bench.draw_settings().items() if n in needed})
+    for _ in range(2):
+        bench.send(bench.draw())
+    await bench.finish()
+
+
+@cocotb.test()
+@cocotb.parametrize(pattern=["none", *PATTERNS])
+async def golden_under_stalls(dut: Any, pattern: str) -> None:
+    """What comes out is golden's, whatever port stalls when."""
+    bench = await Bench.after_reset(dut, JOB, f"golden_under_stalls {pattern}")
+    bench.stall(pattern)
+    for _ in range(times(16)):
+        bench.send(bench.draw())
+    await bench.finish()
+
+
+@cocotb.test()
+async def extremes(dut: Any) -> None:
+    """Sparse and dense inferences and those at the ends of the range, back to back.
+
+    Neighbours differ as much as they can, so state that is carried over shows.
+    """
+    bench = await Bench.after_reset(dut, JOB, "extremes")
+    for styles in itertools.islice(itertools.permutations(STYLES, 2), times(42)):
+        for style in styles:
+            bench.send(bench.draw(style))
+    await bench.finish()
+
+
+@cocotb.test()
+async def timing(dut: Any) -> None:
+    """Latency, interval and cycles are exactly those of the configuration."""
+    bench = await Bench.after_reset(dut, JOB, "timing")
+    bench.send(bench.draw())
+    await bench.quiet()
+    ports = bench.monitor.ports
+    begin = min(ports[s.name].beats[0].clock for s in bench.inputs)
+    latency = min(ports[s.name].beats[0].clock for s in bench.outputs) - begin
+    cycles = max(ports[s.name].beats[-1].clock for s in bench.outputs) - begin
+    bench.check()
+    assert latency == CONFIG.latency, f"latency: want {CONFIG.latency} clocks, got {latency}"
+    assert cycles == CONFIG.cycles, f"cycles: want {CONFIG.cycles} clocks, got {cycles}"
+
+    # The steady state is reached once all buffers are full: the second half is sure to be in it.
+    for _ in range(max(2, -(-16 // CONFIG.timesteps))):
+        bench.send(bench.draw())
+    await bench.quiet()
+    for s in bench.outputs:
+        ends = [beat.clock for beat in ports[s.name].beats if beat.word[1]]
+        gaps = {b - a for a, b in itertools.pairwise(ends[len(ends) // 2 :])}
+        assert gaps == {CONFIG.interval}, (
+            f"{s.name}: interval: want {CONFIG.interval} clocks, got {sorted(gaps)}"
+        )
+    bench.check()
+
+
+@cocotb.test()
+async def valid_does_not_wait(dut: Any) -> None:
+    """Every output presents its first beat while no output is ready."""
+    bench = await Bench.after_reset(dut, JOB, "valid_does_not_wait")
+    bench.hold(bench.outputs)
+    bench.send(bench.draw())
+    await bench.quiet()
+    for s in bench.outputs:
+        port = bench.monitor.ports[s.name]
+        assert port.offered, f"{port.prefix}: tvalid waits for tready"
+        assert not port.beats
+    bench.stall("none")
+    await bench.finish()
+
+
+@cocotb.test(skip=len(INPUTS) < 2)
+async def runs_ahead(dut: Any) -> None:
+    """Each input alone takes as many beats as the manifest says."""
+    bench = await Bench.after_reset(dut, JOB, "runs_ahead")
+    for s in bench.inputs:
+        bench.hold(other for other in bench.inputs if other is not s)
+        for _ in range(s.ahead // (s.beats * s.steps) + 1):
+            bench.send(bench.draw())
+        await bench.quiet()
+        taken = len(bench.monitor.ports[s.name].beats)
+        assert taken == s.ahead, f"{s.name}: ahead: want {s.ahead} beats, got {taken}"
+        bench.stall("none")
+        await bench.finish()
+
+
+@cocotb.test(skip=len(INPUTS) < 2 or any(s.ahead < s.beats for s in INPUTS))
+async def whole_steps_in_any_order(dut: Any) -> None:
+    """A source may send a whole time step of one stream before the next one's."""
+    bench = await Bench.after_reset(dut, JOB, "whole_steps_in_any_order")
+    for order in itertools.islice(itertools.permutations(bench.inputs), 6):
+        arrays = bench.draw()
+        bench.expect(arrays)
+        words = bench.words(arrays)
+        for step in range(CONFIG.timesteps):
+            for s in order:
+                bench.queue({s.name: words[s.name][step * s.beats : (step + 1) * s.beats]})
+                port = bench.monitor.ports[s.name]
+                waited = 0
+                while len(port.beats) < (step + 1) * s.beats:
+                    await bench.tick()
+                    waited += 1
+                    assert waited < s.beats + 2 * CONFIG.interval + CONFIG.latency, (
+                        f"{s.name} is stuck with {[o.name for o in order]} sent in this order"
+                    )
+        await bench.finish()
+
+
+async def break_one(bench: Bench, chances: dict[str, float], kind: str | None = None) -> None:
+    """Send an inference that is broken on some inputs, by `kind` or at random, and a good one."""
+    joined = len(bench.inputs) > 1
+    arrays = bench.draw()
+    beats = bench.words(arrays)
+    steps = CONFIG.timesteps
+    for s in bench.inputs:
+        if bench.rng.random() >= chances[s.name]:
+            continue
+        kinds = breakers(s)
+        chosen = kind or str(bench.rng.choice(sorted(kinds)))
+        broken = kinds[chosen](s, list(beats[s.name]), joined, bench.rng)
+        bench.expect_faults(broken.faults)
+        beats[s.name] = broken.words
+        steps = min(steps, broken.steps)
+    bench.queue(beats)
+    if steps:
+        bench.expect(arrays, steps)
+    bench.send(bench.draw())
+
+
+@cocotb.test()
+async def framing_faults(dut: Any) -> None:
+    """Each kind of broken frame on each input is counted, and voids its inference only."""
+    bench = await Bench.after_reset(dut, JOB, "framing_faults")
+    for s in bench.inputs:
+        for kind in breakers(s):
+            for _ in range(times(6) // 2):
+                await break_one(bench, {other.name: other is s for other in bench.inputs}, kind)
+                try:
+                    await bench.finish(whole=False)
+                except AssertionError as wrong:
+                    raise AssertionError(f"{kind} on {s.name}: {wrong}") from wrong
+
+
+@cocotb.test()
+@cocotb.parametrize(pattern=["none", *PATTERNS])
+async def framing_faults_under_stalls(dut: Any, pattern: str) -> None:
+    """Broken frames, on several inputs at once too, close upon each other."""
+    bench = await Bench.after_reset(dut, JOB, f"framing_faults_under_stalls {pattern}")
+    bench.stall(pattern)
+    for _ in range(times(12)):
+        await break_one(bench, dict.fromkeys(NAMES, 0.6))
+    await bench.finish(whole=False)
+
+
+@cocotb.test(skip=not SETTINGS)
+async def settings(dut: Any) -> None:
+    """Settings hold from one inference to the next, outlive a reset, and can be loaded again."""
+    bench = await Bench.after_reset(dut, JOB, "settings")
+    for pattern in PATTERNS:
+        bench.stall(pattern)
+        for _ in range(2):
+            bench.send(bench.draw())
+        await bench.finish()
+        await bench.reset()
+        bench.send(bench.draw())
+        await bench.finish()
+        bench.stall(pattern)
+        await bench.load(bench.draw_settings())
+
+
+@cocotb.test(skip=not SETTINGS)
+async def framing_faults_of_settings(dut: Any) -> None:
+    """Broken settings are counted; whole ones after them are taken."""
+    bench = await Bench.after_reset(dut, JOB, "framing_faults_of_settings")
+    for s in bench.settings:
+        for break_frame in breakers(s).values():
+            beats = bench.words(bench.draw_settings())
+            broken = break_frame(s, beats[s.name], False, bench.rng)
+            bench.queue({s.name: broken.words})
+            bench.expect_faults(broken.faults)
+            await bench.load(bench.draw_settings())
+            bench.send(bench.draw())
+            await bench.finish()
+
+
+@cocotb.test()
+async def reset_anywhere(dut: Any) -> None:
+    """After a reset in the middle of anything all is as after power-up."""
+    bench = await Bench.after_reset(dut, JOB, "reset_anywhere")
+    patterns = itertools.cycle(["none", *PATTERNS])
+    for _, pattern in zip(range(10), patterns, strict=False):
+        bench.stall(pattern)
+        for _ in range(2):
+            await break_one(bench, dict.fromkeys(NAMES, 0.3))
+        await bench.tick(int(bench.rng.integers(1, CONFIG.latency + 2 * CONFIG.interval + 8)))
+        await bench.reset()
+        bench.send(bench.draw())
+        await bench.finish()

