@@ -71,7 +71,9 @@ class Front:
         tokens = np.minimum(patches(image), BRIGHTEST)
         steps = self.attention.timesteps
         return {
-            name: np.broadcast_to((tokens @ weights).ravel(), (steps, tokens.shape[0] * len(weights.T)))
+            name: np.broadcast_to(
+                (tokens @ weights).ravel(), (steps, tokens.shape[0] * len(weights.T))
+            )
             for name, weights in projections(self.attention.channels).items()
         }
 
@@ -87,9 +89,7 @@ class Front:
 
 def rates(front: Front, some: Sequence[np.ndarray]) -> dict[str, float]:
     """Return the mean firing rate of q, k and v over images."""
-    return {
-        name: float(np.mean([front.spikes(image)[name] for image in some])) for name in "qkv"
-    }
+    return {name: float(np.mean([front.spikes(image)[name] for image in some])) for name in "qkv"}
 
 
 @click.command(cls=Command)

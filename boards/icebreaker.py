@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from amaranth import Module
 from amaranth.hdl import Elaboratable
+from amaranth.lib import io
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
 from boards.selftest import SelfTest, Vectors
@@ -42,10 +43,9 @@ class Top(Elaboratable):
     def elaborate(self, platform: ICEBreakerPlatform) -> Module:
         m = Module()
         m.submodules.test = self._test
-        m.d.comb += [
-            platform.request("led_g", 0).o.eq(self._test.passed),
-            platform.request("led_r", 0).o.eq(self._test.failed),
-        ]
+        for name, lit in (("led_g", self._test.passed), ("led_r", self._test.failed)):
+            m.submodules[name] = led = io.Buffer("o", platform.request(name, 0, dir="-"))
+            m.d.comb += led.o.eq(lit)
         return m
 
 

@@ -74,7 +74,7 @@ class SelfTest(wiring.Component):
     passed : Signal(), out
         Every output was there and right; stays.
     failed : Signal(), out
-        Something was wrong, was too much, or did not come in four times the clocks that the
+        Something was wrong, was too much, or did not come in twice the clocks that the
         manifest says.
     """
 
@@ -110,8 +110,8 @@ class SelfTest(wiring.Component):
         faults = Signal(8)
         m.submodules.unit = Instance(self._emission.name, o_faults=faults, **ports)
 
-        clock = Signal(range(4 * config.cycles + 1))
-        late = clock == 4 * config.cycles
+        clock = Signal(range(2 * config.cycles + 1))
+        late = clock == 2 * config.cycles
         with m.If(~late):
             m.d.sync += clock.eq(clock + 1)
         with m.If(Cat(wrong).any() | (faults != 0) | (late & ~Cat(done).all())):

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from boards import digits, icebreaker
+from boards.__main__ import main
+from boards.selftest import Vectors, checksum
+from boards.simulate import simulate
+from gen.emit import emit
+from gen.vectors import random_stimulus
+from hw.attention import AttentionConfig
+from hw.lif import LifConfig
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: --board is missing: want one of icebreaker"),
+        (
+            ["--board", "icebraker"],
+            "error: --board: there is no 'icebraker'; nearest is icebreaker",
+        ),
+        (["--board", "icebreaker"], "error: --top is missing: want one of attention, lif"),
+        (
+            ["--board", "icebreaker", "--top", "atention"],
+            "error: --top: there is no 'atention'; nearest is attention",
+        ),
+        (
+            ["--board", "icebreaker", "--top", "lif", "--set", "tau"],
+            "error: --set: want name=value, got 'tau'",
+        ),
+        (["--seed", "x"], "error: Invalid value for '--seed': 'x' is not a valid integer."),
+    ],
+)
+def test_wrong_requests_are_one_line_and_exit_2(arguments, message):
+    code, output = run(*arguments)
+    assert (code, output.strip()) == (2, message)
+
+
+def test_list():
+    code, output = run("--list")
+    assert code == 0
+    assert "iCE40UP5K" in output
+    assert "not yet run on a board" in output
+
+
+def test_an_output_folder_that_is_a_file(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("mine")
+    code, output = run("--board", "icebreaker", "--top", "lif", "--out", str(place))
+    assert code == 2
+    assert output.strip() == f"error: can't write {place}: it is no folder"
+    assert place.read_text() == "mine"
+
+
+def test_a_design_that_does_not_fit_is_refused_with_what_it_needs():
+    code, output = run(
+        "--board", "icebreaker", "--top", "lif", "--set", "lanes=64", "--set", "neurons=6400"
+    )
+    assert code == 2
+    assert output.startswith("error: icebreaker: lif does not fit: it needs block RAMs ")
+    assert output.strip().endswith(" of 30")
+
+
+@pytest.fixture(scope="module")
+def small():
+    config = LifConfig(neurons=5, lanes=2, timesteps=3)
+    emission = emit("lif", config)
+    return emission, random_stimulus(config, np.random.default_rng(3))
+
+
+def test_checksum_sees_every_beat_and_mark(small):
+    emission, arrays = small
+    (stream,) = (s for s in emission.config.streams if s.name == "spikes")
+    words = Vectors.of(emission, arrays).words["spikes"]
+    assert len(words) == 9
+    sums = {checksum(stream, words)}
+    for i in range(len(words)):
+        for bit in range(stream.lanes):
+            sums.add(checksum(stream, [w ^ (1 << bit) * (k == i) for k, w in enumerate(words)]))
+    assert len(sums) == 1 + 9 * 2
+
+
+def test_the_whole_board_says_pass_and_a_wrong_checksum_says_fail(small, tmp_path):
+    emission, arrays = small
+    vectors = Vectors.of(emission, arrays)
+    good = icebreaker.build(emission, vectors, tmp_path / "good")
+    assert good.path.stat().st_size > 100_000
+    assert good.clock >= good.wanted
+    verdict = simulate(good, emission)
+    assert (verdict.passed, verdict.failed) == (True, False)
+
+    vectors.words["spikes"][4] ^= 2
+    bad = icebreaker.build(emission, vectors, tmp_path / "bad")
+    verdict = simulate(bad, emission)
+    assert (verdict.passed, verdict.failed) == (False, True)
+
+
+def test_digits_are_what_they_say():
+    images, labels = digits.images()
+    assert images.shape == (200, 8, 8)
+    assert images.min() == 0
+    assert images.max() == 16
+    assert sorted(set(labels)) == list(range(10))
+    one = digits.patches(np.arange(64).reshape(8, 8))
+    np.testing.assert_array_equal(one[5], [18, 19, 26, 27])
+
+
+def test_projections_are_three_different_ones_and_every_current_fits():
+    front = digits.Front(AttentionConfig.preset("icebreaker"))
+    weights = digits.projections(16)
+    assert len({w.tobytes() for w in weights.values()}) == 3
+    for image in digits.images()[0]:
+        for current in front.currents(image).values():
+            assert current.min() >= -128
+            assert current.max() <= 127
+    rates = digits.rates(front, list(digits.images()[0][:20]))
+    assert all(0.2 < rate < 0.5 for rate in rates.values())
+
+
+def test_one_command_prints_the_projections():
+    command = [sys.executable, "-m", "boards.digits"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in "qkv":
+        assert f"{name}: lif tau 2, threshold " in done.stdout
+
+
+@pytest.mark.slow
+def test_the_preset_of_the_board_is_taken_and_reported(tmp_path):
+    command = [
+        "--board",
+        "icebreaker",
+        "--top",
+        "attention",
+        "--json",
+        "--out",
+        str(tmp_path / "b"),
+    ]
+    code, output = run(*command)
+    assert code == 0
+    figures = json.loads(output)
+    assert figures["used"]["logic cells"] < 2000
+    assert figures["clock_mhz"] > 12
