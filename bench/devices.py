@@ -72,8 +72,8 @@ class Device:
 
 
 # Tried on `lif` and `attention`. `-dff` (ABC9 over registers) changed the cells by -3 to +2 % and
-# took up to 16 times as long; without `-nowidelut` ECP5 took 0 to 93 % more LUT4. ABC9 itself is
-# what both synthesis commands use. On ECP5 router2 lost 5 to 30 % of the clock rate and spread it
+# took up to 16 times as long; without `-nowidelut` ECP5 took -2 to 93 % more. ABC9 itself is
+# what both synthesis commands use. On ECP5 router2 lost 6 to 40 % of the clock rate and spread it
 # widely over the seeds: it sends single wires on detours of several ns. The frequency that nextpnr
 # is asked for made no difference.
 DEVICES: dict[str, Device] = {
@@ -167,7 +167,8 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
         if p["from"] == p["to"] and p["from"].startswith("posedge")
     )
     routing = sum(hop["delay"] for hop in path if hop["type"] == "routing")
-    signals = [signal(hop["to"]["cell"], unit) for hop in path]
+    # A cell that nextpnr added has no signal's name.
+    signals = filter(None, (signal(hop["to"]["cell"], unit) for hop in path))
     return {
         "mhz": round(rate["achieved"], 2),
         "path": [name for name, _ in itertools.groupby(signals)],

@@ -451,14 +451,17 @@ class Attention(wiring.Component):
     ) -> None:  # fmt: skip
         """Let `total` be `start` plus all that was added since the first group of the fold."""
         sum_ = Signal(len(total), name=f"{name}_sum")
-        # Cleared at the end of a fold (the flip-flop's own reset), so the start can join there.
         begin = Mux(at.fold_first, start, 0)
         if len(added) == 1:
             m.d.comb += total.eq(add_with_carry(sum_, begin, added))
-        else:
-            m.d.comb += total.eq((sum_ | begin) + added)
+        else:  # the sum is 0 where the start joins: above what is added it can be an operand
+            low = len(added)
+            joined = Cat((sum_ | begin)[:low], sum_[low:])
+            m.d.comb += total.eq(joined + Cat(added, begin[low:]))
         with m.If(enable & at.valid):
-            m.d.sync += sum_.eq(Mux(at.fold_last, 0, total))
+            m.d.sync += sum_.eq(total)
+        with m.If(enable & at.valid & at.fold_last):  # by the reset of its flip-flops
+            m.d.sync += sum_.eq(0)
 
     def _collect(self, m: Module, enable: Signal, at: _Stage, outputs: list[list[Value]]) -> None:
         """Hold the rows of a fold and hand them out, a token a clock."""

@@ -43,7 +43,7 @@ class LifConfig(Config):
         "default": {},
         "cifar": {"neurons": 512, "lanes": 16, "timesteps": 4},
         "icebreaker": {"neurons": 256, "lanes": 8, "timesteps": 4},
-        "snntorch": {"neurons": 64, "lanes": 8, "tau": 10.0, "decay_input": False, "fire": "gt",
+        "snntorch": {"neurons": 64, "lanes": 8, "tau": 10.0, "decay_bits": 10, "decay_input": False, "fire": "gt",
                      "reset": "soft", "reset_delay": True},
     }  # fmt: skip
     SIM_SETTINGS: ClassVar[Mapping[str, Any]] = {"trace": True}
@@ -341,10 +341,7 @@ class Lif(wiring.Component):
         # Beats come in order: the address of the next one is known, behind a broken frame too.
         upcoming = Signal.like(guard.beat)
         at_end = guard.beat == c.beats - 1
-        with m.If(guard.broken | (moves & at_end)):
-            m.d.comb += upcoming.eq(0)
-        with m.Else():
-            m.d.comb += upcoming.eq(guard.beat + moves)
+        m.d.comb += upcoming.eq(Mux(guard.broken | (moves & at_end), 0, guard.beat + moves))
         settings = {}
         for k, name in enumerate(loads):
             settings[name], fault = self._loaded(m, name, upcoming)

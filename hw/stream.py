@@ -161,7 +161,7 @@ class FrameGuard(wiring.Component):
                 "i": In(stream.signature),
                 "o": Out(stream.signature),
                 "beat": Out(range(max(stream.beats, 2))),
-                "opening": Out(1),
+                "opening": Out(1, init=1),
                 "done": Out(1),
                 "void": Out(1),
                 "broken": Out(1),
@@ -176,7 +176,7 @@ class FrameGuard(wiring.Component):
         i, o = self.i, self.o
 
         at_end = self.beat == self._beats - 1
-        at_start = (self.beat == 0) & (step == 0)
+        at_start = (self.beat == 0) & self.opening
         early = Signal()  # an inference begins before the last one is whole
         missing = Signal()  # an inference does not begin where it must
         cut = Signal()  # `last` is not where it must be
@@ -191,7 +191,6 @@ class FrameGuard(wiring.Component):
             o.payload.eq(i.payload),
             o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut & ~owed),
             i.ready.eq(drop | (o.ready & (~early | stray) & ~owed)),
-            self.opening.eq(step == 0),
             self.done.eq(o.valid & o.ready & at_end),
             self.broken.eq((early | missing | cut) & o.ready),
             self.fault.eq(self.broken & ~(cut & stray)),
@@ -199,11 +198,16 @@ class FrameGuard(wiring.Component):
         ]
         with m.If(o.ready):
             with m.If(early | missing | cut):
-                m.d.sync += [self.beat.eq(0), step.eq(0), lost.eq(~early | stray)]
+                m.d.sync += [
+                    self.beat.eq(0), step.eq(0), self.opening.eq(1), lost.eq(~early | stray)
+                ]  # fmt: skip
             with m.Elif(o.valid):
                 m.d.sync += [self.beat.eq(Mux(at_end, 0, self.beat + 1)), lost.eq(0)]
                 with m.If(at_end):
-                    m.d.sync += step.eq(Mux(step == self._steps - 1, 0, step + 1))
+                    m.d.sync += [
+                        step.eq(Mux(step == self._steps - 1, 0, step + 1)),
+                        self.opening.eq(step == self._steps - 1),
+                    ]
         if self._joined:
             self._count_on(m, step, early, missing, cut, stray, owed)
         return m
@@ -251,7 +255,7 @@ class FrameGuard(wiring.Component):
 
 
 class FaultCounter(wiring.Component):
-    """Count the broken frames of `inputs` streams; saturates.
+    """Count the broken frames of `inputs` streams, two clocks later; saturates.
 
     Attributes
     ----------
@@ -266,7 +270,9 @@ class FaultCounter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         total = Signal(FAULT_BITS + 1)
-        m.d.comb += total.eq(self.count + sum(self.fault))
+        seen = Signal.like(self.fault)  # a fault is known late in its clock
+        m.d.sync += seen.eq(self.fault)
+        m.d.comb += total.eq(self.count + sum(seen))
         m.d.sync += self.count.eq(Mux(total[FAULT_BITS], 2**FAULT_BITS - 1, total))
         return m
 

@@ -129,7 +129,7 @@ def test_fault_counter_adds_up_and_saturates():
 
     async def bench(ctx):
         ctx.set(counter.fault, 0b101)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         assert ctx.get(counter.count) == 6
         ctx.set(counter.fault, 0b111)
         await ctx.tick().repeat(200)
