@@ -84,8 +84,11 @@ class AttentionConfig(Config):
 
     @property
     def value_slots(self) -> int:
-        """Time steps of V that are buffered: its reads trail those of K by the score's clocks."""
-        return 2 - (-SCORE_CLOCKS // self.tokens)
+        """Time steps of V that are buffered: its reads trail those of K by the score's clocks.
+
+        More than a stage a clock would reach the end of the chain too late.
+        """
+        return min(2 - (-SCORE_CLOCKS // self.tokens), SCORE_CLOCKS + 1)
 
     @property
     def score_seed(self) -> int:
@@ -269,6 +272,7 @@ class Attention(wiring.Component):
         agree = Signal()
         voided = Signal()
         busy = Signal()
+        settled = Signal()
         m.d.comb += [
             together.eq(q.waiting & k.waiting & v.waiting),
             agree.eq((q.first == k.first) & (k.first == v.first)),
@@ -307,12 +311,15 @@ class Attention(wiring.Component):
             stages.append(_Stage(**signals))
 
         # A time step that lacks its fellows is dropped; so is one that is void on any input.
-        m.d.comb += busy.eq(Cat(s.valid | s.step_end for s in stages[1:]).any())
+        m.d.comb += [
+            busy.eq(Cat(s.valid | s.step_end for s in stages[1:]).any()),
+            settled.eq(q.settled & k.settled & v.settled),
+        ]
         reads = stages[SCORE_CLOCKS - 1]
         for buffer in (q, k, v):
             drop = Signal(name=f"drop_{'qkv'[(q, k, v).index(buffer)]}")
             m.d.comb += [
-                drop.eq(together & ~busy & Mux(agree, voided, ~buffer.first)),
+                drop.eq(together & settled & ~busy & Mux(agree, voided, ~buffer.first)),
                 buffer.enable.eq(enable),
                 buffer.take.eq((stages[0].step_end & enable) | drop),
             ]

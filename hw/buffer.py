@@ -44,6 +44,8 @@ class TokenBuffer(wiring.Component):
         A broken frame is found.
     waiting, first, void : Signal(), out
         Whether a time step waits to be taken, and its marks.
+    settled : Signal(), out
+        The oldest time step is where it is read from: it may be freed without being read.
     take : Signal(), in
         The waiting time step is taken.
     enable : Signal(), in
@@ -69,6 +71,7 @@ class TokenBuffer(wiring.Component):
                 "waiting": Out(1),
                 "first": Out(1),
                 "void": Out(1),
+                "settled": Out(1),
                 "take": In(1),
                 "enable": In(1),
                 "read": In(1),
@@ -131,6 +134,7 @@ class TokenBuffer(wiring.Component):
             read.addr.eq(Cat(self.address[:bits], out_of)),
             read.en.eq(self.read & self.enable),
             self.group.eq(read.data),
+            self.settled.eq(used != 0),
         ]
         m.d.sync += used.eq(used + commit - freed)
         with m.If(commit):
@@ -171,6 +175,7 @@ class TokenBuffer(wiring.Component):
             moves[-1].eq(freed & self.enable),
             guard.o.ready.eq(~full[0] | moves[0]),
             self.group.eq(stages[-1]),
+            self.settled.eq(full[-1] & ~freed),
         ]
         arrives = [commit, *moves[:-1]]
         m.d.sync += full.eq(Cat((f & ~g) | a for f, g, a in zip(full, moves, arrives, strict=True)))

@@ -43,8 +43,8 @@ class LifConfig(Config):
         "default": {},
         "cifar": {"neurons": 512, "lanes": 16, "timesteps": 4},
         "icebreaker": {"neurons": 256, "lanes": 8, "timesteps": 4},
-        "snntorch": {"neurons": 64, "lanes": 8, "tau": 10.0, "decay_bits": 10, "decay_input": False, "fire": "gt",
-                     "reset": "soft", "reset_delay": True},
+        "snntorch": {"neurons": 64, "lanes": 8, "tau": 10.0, "decay_input": False, "fire": "gt",
+                     "reset": "soft", "reset_delay": True, "decay_bits": 10},
     }  # fmt: skip
     SIM_SETTINGS: ClassVar[Mapping[str, Any]] = {"trace": True}
 

@@ -10,7 +10,7 @@ from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStream
 from sim.protocol import Word
 
 LONGEST_BURST = 32
-"""Clocks of the longest stall."""
+"""Clocks of the longest stall; random ones are hardly ever as long."""
 
 Pattern = Callable[[int, int, int], Iterator[bool]]
 """From (seed, index of the port, number of ports) to whether the port pauses, clock by clock."""
@@ -38,9 +38,10 @@ def _bursts(seed: int, index: int, ports: int) -> Iterator[bool]:
 def _starved(seed: int, index: int, ports: int) -> Iterator[bool]:
     """Pause one port for a long time, then another."""
     rng = random.Random(seed)  # the same on every port, so that they take turns
+    victim = 0
     while True:
-        victim, clocks = rng.randrange(ports), rng.randint(1, LONGEST_BURST)
-        for _ in range(clocks):
+        victim = (victim + rng.randrange(1, ports)) % ports
+        for _ in range(rng.randint(1, LONGEST_BURST)):
             yield victim == index
 
 

@@ -75,8 +75,12 @@ def _cut_short(stream: Stream, words: list[Word], joined: bool, rng: np.random.G
 def _lost_beats(
     stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
 ) -> Broken:
-    """Lose some beats of one time step."""
-    step, begin = int(rng.integers(stream.steps)), int(rng.integers(stream.beats))
+    """Lose some beats of one time step, but not the first one of the inference.
+
+    Without it what is left is an inference with a missing first beat only if it is long enough.
+    """
+    step = int(rng.integers(stream.steps))
+    begin = int(rng.integers(step == 0, stream.beats))
     end = int(rng.integers(begin + 1, stream.beats + (begin > 0)))
     del words[step * stream.beats + begin : step * stream.beats + end]
     return Broken(words, step)

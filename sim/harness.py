@@ -50,7 +50,9 @@ class Bench:
         self.settings = [s for s in inputs if s.auxiliary]
         self.outputs = [s for s in streams if s.direction == "out"]
         self.reference = Reference(job.top, self.config)
+        # It comes first, to say what is wrong before a driver trips over it.
         self.monitor = Monitor(dut, self.config)
+        cocotb.start_soon(self.monitor.run())
         self._dut = dut
         prefix = {name: port.prefix for name, port in self.monitor.ports.items()}
         self._sources = {s.name: Source(dut, prefix[s.name]) for s in inputs}
@@ -61,7 +63,6 @@ class Bench:
         self.forget()
         dut.rst.value = 0
         cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start(start_high=False))
-        cocotb.start_soon(self.monitor.run())
 
     @classmethod
     async def after_reset(cls, dut: Any, job: Job, name: str) -> Self:
@@ -106,8 +107,15 @@ class Bench:
         for stream in streams:
             every[stream.name].hold()
 
-    def draw(self, style: str = "uniform") -> dict[str, np.ndarray]:
-        """Return one random inference; `style` is one of ``sim.stimuli.STYLES``."""
+    def draw(self, style: str | None = None) -> dict[str, np.ndarray]:
+        """Return one random inference.
+
+        Parameters
+        ----------
+        style : str, optional
+            One of ``sim.stimuli.STYLES``; the full range or all magnitudes alike if left out.
+        """
+        style = style or str(self.rng.choice(["uniform", "scaled"]))
         return draw(self.config, {s.name for s in self.inputs}, style, self.rng)
 
     def draw_settings(self) -> dict[str, np.ndarray]:

@@ -119,7 +119,10 @@ def build(design: Design, simulator: str) -> Path:
         os.utime(target)
         return target
     with _folder(f"{target.name}-") as staging:
-        for name, text in design.files.items():
+        files = dict(design.files)
+        if simulator == "verilator":
+            files["ports.vlt"] = _ports(design.name)
+        for name, text in files.items():
             (staging / name).write_text(text)
         log = staging / "build.log"
         with _environment(simulator):
@@ -128,7 +131,7 @@ def build(design: Design, simulator: str) -> Path:
             try:
                 runner.build(
                     hdl_toplevel=design.name,
-                    sources=[staging / n for n in design.files if not n.endswith(".vh")],
+                    sources=[staging / n for n in files if not n.endswith(".vh")],
                     includes=[staging],
                     build_args=arguments,
                     build_dir=staging / "built",
@@ -150,8 +153,27 @@ def _arguments(design: Design, simulator: str) -> list[str]:
     if simulator == "icarus":
         plain = all(name.endswith(".v") for name in design.files)
         return ["-g2005" if plain else "-g2012"]
-    # Warnings are what gen's lint is about. What has no initial value gets a random one.
-    return ["-Wno-fatal", "-Wno-lint", "--x-assign", "unique", "--x-initial", "unique"]
+    return [
+        # Warnings are for gen's tests.
+        "-Wno-fatal",
+        "-Wno-lint",
+        # What has no initial value gets a random one.
+        "--x-assign",
+        "unique",
+        "--x-initial",
+        "unique",
+        # Only ports can be read and written, by `_ports`: half the time of a build.
+        "--no-public-flat-rw",
+    ]
+
+
+def _ports(name: str) -> str:
+    """Return the configuration of Verilator that lets a bench at the ports of a top."""
+    lines = [
+        f'public_flat_rw -module "{name}" -var "{port}"'
+        for port in ("clk", "rst", "faults", "*_axis*")
+    ]
+    return "\n".join(["`verilator_config", *lines, ""])
 
 
 def run(built: Path, design: Design, simulator: str, job: Job, module: str) -> list[Outcome]:
@@ -251,7 +273,7 @@ def _environment(simulator: str) -> Iterator[None]:
         tools = Path(spec.origin).parent / "bin"
         os.environ["PATH"] = f"{tools}{os.pathsep}{before.get('PATH', os.defpath)}"
         # Larger designs: the header is compiled once and included, whatever the compiler.
-        os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+        os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_GLOBAL=-O0"
     try:
         yield
     finally:
