@@ -4,13 +4,15 @@ Same data, same bytes: the figures carry no dates, and their identifiers follow 
 """
 
 import dataclasses
+import functools
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
+from matplotlib import patheffects as effects
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap
@@ -18,6 +20,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.path import Path as Outline
 
 from gen.render import render
+
+P = ParamSpec("P")
 
 INK, MUTED, RULE = "#1f2430", "#687082", "#d9dde5"
 ACCENT, SECOND = "#2b5fd9", "#d9622b"
@@ -73,21 +77,18 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A line of a bar chart: from `start` to `end`, in the unit of the chart."""
+    """A line of a bar chart: how much of the whole it takes (0 to 1), and the value in words."""
 
     label: str
-    start: float
-    end: float
+    share: float
     value: str
-    aside: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Bars:
-    """Horizontal bars on a common scale that ends at `full`, or on one of their own each."""
+    """Horizontal bars, each on a scale of its own."""
 
     bars: Sequence[Bar]
-    full: float
     caption: str = ""
 
 
@@ -206,11 +207,6 @@ def _along(blocks: list[tuple[float, float]], index: int, count: int) -> float:
     return centre + height * 0.7 * ((index + 0.5) / count - 0.5)
 
 
-def stream_label(stream: Mapping[str, object]) -> str:
-    """Return what the manifest says of a stream as the label of an arrow."""
-    return f"{stream['name']}: {stream['lanes']} × {stream['width']} bit"
-
-
 def unit_diagram(manifest: Mapping[str, object]) -> str:
     """Return the diagram of a top between its streams, from its manifest."""
     streams = manifest["streams"]
@@ -240,7 +236,7 @@ def unit_diagram(manifest: Mapping[str, object]) -> str:
 def svg_of(canvas: Canvas, name: str) -> str:
     """Return a figure as SVG to stand inside HTML; `name` tells its identifiers from others'."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}):
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -251,16 +247,27 @@ def svg_of(canvas: Canvas, name: str) -> str:
     return re.sub(r' width="[\d.]+pt" height="[\d.]+pt"| version="1.1"', "", text).strip()
 
 
+def styled(draw: Callable[P, str]) -> Callable[P, str]:
+    """Let a function draw in the style of this report, whatever the user's settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
 def panels(width: float, height: float, rows: int, columns: int, **ratios: Any) -> tuple[
     Canvas, list[Axes]
 ]:  # fmt: skip
     """Return a figure in inches and its axes, row by row."""
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(width, height), layout="constrained")
-        grid = canvas.subplots(rows, columns, squeeze=False, **ratios)
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    grid = canvas.subplots(rows, columns, squeeze=False, **ratios)
     return canvas, list(grid.ravel())
 
 
+@styled
 def image_figure(image: np.ndarray, patch: int, name: str) -> str:
     """Return a picture in shades of grey, with its patches and their numbers."""
     canvas, (axes,) = panels(2.6, 2.6, 1, 1)
@@ -275,12 +282,14 @@ def image_figure(image: np.ndarray, patch: int, name: str) -> str:
         axes.text(
             column * patch + 0.12, size - row * patch - 0.12, str(n),
             color=ACCENT, fontsize=7, va="top", ha="left",
+            path_effects=[effects.withStroke(linewidth=2, foreground="#ffffff")],
         )  # fmt: skip
     axes.set_aspect("equal")
     axes.set_axis_off()
     return svg_of(canvas, name)
 
 
+@styled
 def raster_figure(spikes: Mapping[str, np.ndarray], name: str) -> str:
     """Return spikes as they go over the streams: a column a token, a row a channel.
 
@@ -313,11 +322,12 @@ def raster_figure(spikes: Mapping[str, np.ndarray], name: str) -> str:
     return svg_of(canvas, name)
 
 
+@styled
 def maps_figure(
     exact: np.ndarray, measured: np.ndarray, axes_names: tuple[str, str], name: str
 ) -> str:
     """Return an exact matrix, a measured one and their difference, side by side."""
-    canvas, every = panels(10.5, 3.5, 1, 3)
+    canvas, every = panels(10.5, 3.2, 1, 3)
     top = max(exact.max(), measured.max())
     error = measured - exact
     most = max(np.abs(error).max(), 1e-9)
@@ -347,6 +357,7 @@ def maps_figure(
     return svg_of(canvas, name)
 
 
+@styled
 def agreement_figure(
     exact: np.ndarray, measured: np.ndarray, sigma: np.ndarray, trace: np.ndarray,
     expected: np.ndarray, name: str,

@@ -33,7 +33,6 @@ class AttentionConfig(Config):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "digits": {"tokens": 16, "heads": 4, "head_dim": 16, "timesteps": 16},
         "icebreaker": {"tokens": 16, "heads": 1, "head_dim": 16, "columns": 2, "timesteps": 16},
         "paper": {"tokens": 64, "heads": 1, "head_dim": 64, "columns": 16, "timesteps": 10},
         "paper_small": {"tokens": 64, "heads": 1, "head_dim": 64, "columns": 1, "timesteps": 10},

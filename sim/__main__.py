@@ -72,7 +72,9 @@ class Subject:
     show_default=True,
     help="What simulates.",
 )
-@click.option("--format", "form", type=click.Choice(FORMS), help="Form of the Verilog [default: v].")
+@click.option(
+    "--format", "form", type=click.Choice(FORMS), help="Form of the Verilog.  [default: v]"
+)
 @click.option("--verilog", type=PATH, help="A file that was emitted before, as it stands now.")
 @click.option("--netlist", type=click.Choice(list(FAMILIES)), help="Simulate the netlist.")
 @click.option("--stimulus", type=PATH, help="Data of your own (.npz) in place of the test bench.")
@@ -152,9 +154,7 @@ def choose(top: str | None, preset: str | None, settings: tuple[str, ...]) -> Co
     return resolve(top, preset, [*settings, *more])
 
 
-def read(
-    path: Path, top: str | None, preset: str | None, settings: tuple[str, ...]
-) -> Subject:
+def read(path: Path, top: str | None, preset: str | None, settings: tuple[str, ...]) -> Subject:
     """Return a top from a file, with the parameters of the manifest beside it or of the options."""
     if path.suffix[1:] not in FORMS:
         raise UserError(f"--verilog: want a file .v or .sv, got {path}")
@@ -273,8 +273,8 @@ def play(
         size = (length, *arrays.shape(config, array))
         dtype = np.uint8 if (array.low, array.high) == (0, 1) else np.int64
         if came[name].size != np.prod(size):
-            steps, want = len(came[name]), length * config.timesteps
-            raise CheckFailed(f"{name}: {steps} time steps came out, expected {want}; no result")
+            steps, due = len(came[name]), length * config.timesteps
+            raise CheckFailed(f"{name}: {steps} time steps came out, expected {due}; no result")
         got[name] = came[name].astype(dtype).reshape(size)
 
     reference = Reference(subject.top, config)

@@ -32,7 +32,7 @@ def times(most: int) -> int:
 
 @cocotb.test()
 async def power_up(dut: Any) -> None:
-    """It works without any reset, with the settings that it was built with."""
+    """Work without any reset, with the settings that it was built with."""
     bench = Bench(dut, JOB, "power_up")
     needed = {n for n, a in CONFIG.stimulus.items() if a.stream not in NAMES and not a.optional}
     if needed:
@@ -45,7 +45,7 @@ async def power_up(dut: Any) -> None:
 @cocotb.test()
 @cocotb.parametrize(pattern=["none", *PATTERNS])
 async def golden_under_stalls(dut: Any, pattern: str) -> None:
-    """What comes out is golden's, whatever port stalls when."""
+    """Put out what golden does, whatever port stalls when."""
     bench = await Bench.after_reset(dut, JOB, f"golden_under_stalls {pattern}")
     bench.stall(pattern)
     for _ in range(times(16)):
@@ -125,7 +125,7 @@ async def runs_ahead(dut: Any) -> None:
 
 @cocotb.test(skip=len(INPUTS) < 2 or any(s.ahead < s.beats for s in INPUTS))
 async def whole_steps_in_any_order(dut: Any) -> None:
-    """A source may send a whole time step of one stream before the next one's."""
+    """Take a whole time step of one stream before the next one's, in any order."""
     bench = await Bench.after_reset(dut, JOB, "whole_steps_in_any_order")
     for order in itertools.islice(itertools.permutations(bench.inputs), 6):
         arrays = bench.draw()
@@ -193,7 +193,7 @@ async def framing_faults_under_stalls(dut: Any, pattern: str) -> None:
 
 @cocotb.test(skip=not SETTINGS)
 async def settings(dut: Any) -> None:
-    """Settings hold from one inference to the next, outlive a reset, and can be loaded again."""
+    """Keep settings from one inference to the next and over a reset, and load them again."""
     bench = await Bench.after_reset(dut, JOB, "settings")
     for pattern in PATTERNS:
         bench.stall(pattern)

@@ -27,7 +27,9 @@ class Broken:
     faults: int = 1
 
 
-def _early_last(stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator) -> Broken:
+def _early_last(
+    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
+) -> Broken:
     """Mark a beat inside a time step as its last."""
     step, beat = int(rng.integers(stream.steps)), int(rng.integers(stream.beats - 1))
     data, _, first = words[step * stream.beats + beat]

@@ -9,13 +9,13 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
 
-from hw.config import Config
 from hw.stream import FAULT_BITS, Stream
 from sim.drivers import LONGEST_BURST, PATTERNS, Sink, Source
 from sim.job import Job
 from sim.protocol import Monitor, Word
 from sim.reference import Arrays, Reference, words
 from sim.stimuli import draw
+
 
 class Bench:
     """A top with everything that is needed to test it, just powered up.
@@ -62,7 +62,7 @@ class Bench:
         self._patience = 4 * LONGEST_BURST + 2 * (self.config.latency + self.config.interval)
         self.forget()
         dut.rst.value = 0
-        cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start(start_high=False))
+        Clock(dut.clk, 10, unit="ns").start(start_high=False)
 
     @classmethod
     async def after_reset(cls, dut: Any, job: Job, name: str) -> Self:

@@ -76,8 +76,7 @@ def synthesise(design: Design, family: str) -> Design:
         folder = Path(name)
         (folder / source).write_text(design.files[source])
         yosys(
-            f"{read} {source}; {facts.command} -top {design.name}; "
-            f"write_verilog -noattr {netlist}",
+            f"{read} {source}; {facts.command} -top {design.name}; write_verilog -noattr {netlist}",
             cwd=folder,
         )
         text = (folder / netlist).read_text()

@@ -53,13 +53,13 @@ async def playback(dut: Any) -> None:
         bench.queue(bench.words({n: a for n, a in arrays.items() if n not in wanted}))
     await collect()
 
-    results = {}
+    results: dict[str, Any] = {"cycles": np.int64(clocks)}
     for name, array in bench.config.result.items():
         (stream,) = (s for s in bench.outputs if s.name == array.stream)
         words = came[stream.name]
         whole = len(words) // stream.beats * stream.beats
         results[name] = unpack(stream, [data for data, _, _ in words[:whole]])
-    np.savez(JOB.result, **results, cycles=np.int64(clocks))
+    np.savez(JOB.result, **results)
 
     for stream in bench.outputs:
         frame = marks(stream)

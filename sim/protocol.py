@@ -159,9 +159,7 @@ class Monitor:
     def __init__(self, dut: Any, config: Config) -> None:
         self._clk = _wire(dut, "clk", 1)
         self._rst = _wire(dut, "rst", 1)
-        self.ports = {
-            s.name: Port(dut, s, axi_prefix(s, config.streams)) for s in config.streams
-        }
+        self.ports = {s.name: Port(dut, s, axi_prefix(s, config.streams)) for s in config.streams}
         self.clock = 0
         self.moved = 0
 

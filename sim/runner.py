@@ -239,9 +239,7 @@ def _read(results: Path) -> list[Outcome]:
             if found is not None:
                 text = found.get("message") or found.get("type") or "no message"
                 status, message = name, text.strip().splitlines()[0]
-        outcomes.append(
-            Outcome(case.get("name", ""), status, float(case.get("time", 0)), message)
-        )
+        outcomes.append(Outcome(case.get("name", ""), status, float(case.get("time", 0)), message))
     return outcomes
 
 

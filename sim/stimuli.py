@@ -22,9 +22,7 @@ def draw(
     }
 
 
-def _fill(
-    array: Array, size: tuple[int, ...], style: str, rng: np.random.Generator
-) -> np.ndarray:
+def _fill(array: Array, size: tuple[int, ...], style: str, rng: np.random.Generator) -> np.ndarray:
     low, high = array.low, array.high
     rest = min(max(0, low), high)
     uniform = rng.integers(low, high, size=size, endpoint=True)

@@ -8,8 +8,7 @@ from sim.job import Job
 from sim.runner import BENCH, SIMULATORS, Design, Outcome, build, run
 
 ALL_SIMULATORS = [
-    pytest.param(name, marks=pytest.mark.icarus if name == "icarus" else ())
-    for name in SIMULATORS
+    pytest.param(name, marks=pytest.mark.icarus if name == "icarus" else ()) for name in SIMULATORS
 ]
 
 
@@ -28,9 +27,9 @@ def design(emission: Emission) -> Design:
     return Design(emission.name, {emission.manifest["files"]["verilog"]: emission.verilog})
 
 
-def bench(emission: Emission, tested: Design, simulator: str) -> list[Outcome]:
+def bench(emission: Emission, tested: Design, simulator: str, *, seed: int = 1) -> list[Outcome]:
     """Run the bench; the design may be another one than the emission's."""
-    job = Job(emission.top, emission.config.asdict())
+    job = Job(emission.top, emission.config.asdict(), seed)
     return run(build(tested, simulator), tested, simulator, job, BENCH)
 
 
