@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ from amaranth_boards.icebreaker import ICEBreakerPlatform
 from boards.selftest import SelfTest, Vectors
 from gen.emit import Emission
 from gen.errors import CheckFailed, UserError
+
+POWER_ON_CLOCKS = 180
+"""Clocks for which Amaranth holds the reset after power-up: 15 us, until block RAMs can be read."""
 
 DEVICE = {"ICESTORM_LC": 5280, "ICESTORM_RAM": 30, "ICESTORM_DSP": 8}
 """What the device has, by nextpnr's names."""
@@ -123,34 +127,41 @@ def build(emission: Emission, vectors: Vectors, folder: Path, seed: int = 1) -> 
         do_build=False,
         nextpnr_opts=f"--seed {seed} --report {name}.report.json",
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix in ("bin", "tim", "report.json"):
-        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-    plan.extract(folder)
-    log = subprocess.run(
-        ["sh", f"{plan.script}.sh"],
-        cwd=folder,
-        env={**os.environ, **environment()},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stderr
-    timing = folder / f"{name}.tim"
-    log += timing.read_text() if timing.exists() else ""
-    used = {k: int(n) for k, n in re.findall(r"Info:\s+(ICESTORM_\w+):\s+(\d+)/", log)}
-    over = [f"{NAMES[k]} {used[k]} of {DEVICE[k]}" for k in DEVICE if used.get(k, 0) > DEVICE[k]]
-    if over:
-        raise UserError(f"icebreaker: {emission.top} does not fit: it needs {', '.join(over)}")
-    if not (folder / f"{name}.bin").exists():
-        errors = [line for line in log.splitlines() if "ERROR" in line]
-        raise CheckFailed(f"icebreaker: no bitstream: {(errors or ['see the logs'])[0]}")
-    report = json.loads((folder / f"{name}.report.json").read_text())
-    (clock,) = report["fmax"].values()
-    wanted = platform.default_clk_frequency / 1e6
-    if clock["achieved"] < wanted:
-        raise CheckFailed(
-            f"icebreaker: want {wanted:g} MHz, {emission.top} reaches {clock['achieved']:.1f}"
-        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.TemporaryDirectory(prefix=".build_", dir=folder)
+    except OSError as wrong:
+        raise UserError(f"can't write {folder}: {wrong.strerror}") from wrong
+    with staging as made:
+        work = Path(made)
+        plan.extract(work)
+        log = subprocess.run(
+            ["sh", f"{plan.script}.sh"],
+            cwd=work,
+            env={**os.environ, **environment()},
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+        timing = work / f"{name}.tim"
+        log += timing.read_text() if timing.exists() else ""
+        used = {k: int(n) for k, n in re.findall(r"Info:\s+(ICESTORM_\w+):\s+(\d+)/", log)}
+        over = [f"{NAMES[k]} {used[k]} of {n}" for k, n in DEVICE.items() if used.get(k, 0) > n]
+        if over:
+            raise UserError(f"icebreaker: {emission.top} does not fit: it needs {', '.join(over)}")
+        if not (work / f"{name}.bin").exists():
+            lines = [line for line in log.splitlines() if line.strip()] or ["no output"]
+            errors = [line for line in lines if "ERROR" in line]
+            raise CheckFailed(f"icebreaker: no bitstream: {[*errors, lines[-1]][0]}")
+        report = json.loads((work / f"{name}.report.json").read_text())
+        (clock,) = report["fmax"].values()
+        wanted = platform.default_clk_frequency / 1e6
+        if clock["achieved"] < wanted:
+            raise CheckFailed(
+                f"icebreaker: want {wanted:g} MHz, {emission.top} reaches {clock['achieved']:.1f}"
+            )
+        for file in work.iterdir():
+            file.replace(folder / file.name)
     return Bitstream(
         path=folder / f"{name}.bin",
         netlist=folder / f"{name}.json",

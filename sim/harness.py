@@ -34,7 +34,7 @@ class Bench:
     ----------
     config : Config
     inputs, outputs : list of Stream
-        The main ones.
+        The main inputs, and all outputs.
     settings : list of Stream
         Auxiliary inputs: they are loaded while the top is at rest.
     monitor : Monitor
@@ -93,13 +93,12 @@ class Bench:
         self.reference.reset()
         self._faults = 0
 
-    def stall(self, pattern: str, *, ends: Iterable[str] | None = None) -> None:
-        """Let ports stall from now on, all or those of the streams `ends`."""
+    def stall(self, pattern: str) -> None:
+        """Let all ports stall from now on."""
         seed = int(self.rng.integers(2**32))
-        every = self._sources | self._sinks
-        for index, (name, end) in enumerate(every.items()):
-            if ends is None or name in ends:
-                end.stall(PATTERNS[pattern](seed, index, len(every)) if pattern != "none" else None)
+        ends = [*self._sources.values(), *self._sinks.values()]
+        for index, end in enumerate(ends):
+            end.stall(None if pattern == "none" else PATTERNS[pattern](seed, index, len(ends)))
 
     def hold(self, streams: Iterable[Stream]) -> None:
         """Stop ports until the next `stall`."""

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from boards import digits, icebreaker
 from boards.__main__ import main
-from boards.selftest import Vectors, checksum
+from boards.selftest import Vectors, checksum, deadline
 from boards.simulate import simulate
 from gen.emit import emit
 from gen.vectors import random_stimulus
@@ -62,9 +62,10 @@ def test_an_output_folder_that_is_a_file(tmp_path):
     assert place.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_design_that_does_not_fit_is_refused_with_what_it_needs():
     code, output = run(
-        "--board", "icebreaker", "--top", "lif", "--set", "lanes=64", "--set", "neurons=6400"
+        "--board", "icebreaker", "--top", "lif", "--set", "lanes=4", "--set", "neurons=6400"
     )
     assert code == 2
     assert output.startswith("error: icebreaker: lif does not fit: it needs block RAMs ")
@@ -98,6 +99,7 @@ def test_the_whole_board_says_pass_and_a_wrong_checksum_says_fail(small, tmp_pat
     assert good.clock >= good.wanted
     verdict = simulate(good, emission)
     assert (verdict.passed, verdict.failed) == (True, False)
+    assert verdict.clocks == icebreaker.POWER_ON_CLOCKS + deadline(emission.config)
 
     vectors.words["spikes"][4] ^= 2
     bad = icebreaker.build(emission, vectors, tmp_path / "bad")

@@ -1,4 +1,6 @@
 import concurrent.futures
+import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from boards import demo, icebreaker
+from boards.icebreaker import POWER_ON_CLOCKS
+from boards.selftest import deadline
 from boards.simulate import Verdict
 from sim.reference import Reference
 
@@ -33,6 +37,11 @@ def placed(emission, vectors, folder):
     )
 
 
+def verdict(bitstream, emission):
+    spoilt = "spoilt" in str(bitstream.path)
+    return Verdict(not spoilt, spoilt, POWER_ON_CLOCKS + deadline(emission.config))
+
+
 class Threads(concurrent.futures.ThreadPoolExecutor):
     """Threads see what a test has put in the place of a function; processes do not."""
 
@@ -40,18 +49,27 @@ class Threads(concurrent.futures.ThreadPoolExecutor):
         super().__init__(workers)
 
 
+def assert_self_contained(page):
+    """Nothing is loaded, and no identifier comes twice."""
+    loads = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert loads
+    assert all(target.startswith(("#", "data:")) for target in loads), set(loads)
+    assert "@import" not in page
+    assert "<script" not in page
+    identifiers = re.findall(r'\sid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert {target[1:] for target in loads if target.startswith("#")} <= set(identifiers)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Let everything that takes long say what it should, but for the Verilog."""
-    monkeypatch.setattr(demo, "DIGITS", 1)
+    for name, few in (("DIGITS", 1), ("REPEATS", 16), ("MAP_REPEATS", 16)):
+        monkeypatch.setattr(demo, name, few)
     monkeypatch.setattr(demo, "play", golden_played)
     monkeypatch.setattr(demo, "place", placed)
     monkeypatch.setattr(demo.concurrent.futures, "ProcessPoolExecutor", Threads)
-    monkeypatch.setattr(
-        demo,
-        "simulate",
-        lambda b, _: Verdict("spoilt" not in str(b.path), "spoilt" in str(b.path), 9),
-    )
+    monkeypatch.setattr(demo, "simulate", verdict)
 
 
 def demonstrate(folder):
@@ -59,17 +77,46 @@ def demonstrate(folder):
     return result.exit_code, result.output, (folder / "report.html").read_bytes()
 
 
-def test_same_bytes_each_time_and_exit_0(quick, tmp_path):
+def test_same_bytes_each_time_nothing_loaded_and_exit_0(quick, tmp_path):
     code, output, page = demonstrate(tmp_path / "a")
     assert code == 0
     assert output.rstrip().endswith("report.html")
     assert "all checks passed" in page.decode()
     assert "not yet been run on a board" in page.decode()
     assert demonstrate(tmp_path / "b")[2] == page
+    assert_self_contained(page.decode())
+
+
+def test_a_late_verdict_is_not_as_expected(quick, monkeypatch, tmp_path):
+    right = demo.simulate
+    monkeypatch.setattr(
+        demo,
+        "simulate",
+        lambda b, e: dataclasses.replace(right(b, e), clocks=1 + right(b, e).clocks),
+    )
+    code, output, _ = demonstrate(tmp_path)
+    assert code == 1
+    assert "FAILED the board's green LED" in output
+
+
+def test_a_mean_finds_its_expectation_and_a_bias():
+    rng = np.random.default_rng(1)
+    chance = rng.random((4, 6, 5))
+    drawn = rng.random((2000, 4, 6, 5)) < chance
+    mean = demo.Mean.of(drawn, chance)
+    assert mean.worst < 4
+    assert 0.8 < mean.rms / mean.rms_expected < 1.2
+    assert demo.Mean.of(drawn, chance * 0.9).worst > demo.WORST
+    never = np.zeros_like(chance)
+    assert demo.Mean.of(drawn, never).worst == float("inf")
+    assert demo.Mean.of(np.zeros_like(drawn), never).worst == 0
 
 
 def test_a_check_that_fails_is_named_and_exits_1_with_the_report(quick, monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "simulate", lambda *_: Verdict(True, False, 9))
+    right = demo.simulate
+    monkeypatch.setattr(
+        demo, "simulate", lambda b, e: dataclasses.replace(right(b, e), passed=True, failed=False)
+    )
     code, output, page = demonstrate(tmp_path)
     assert code == 1
     assert "FAILED with one bit of the checksum wrong" in output

@@ -69,7 +69,9 @@ def example():
                 "Pictures", "What they show.", [r.Figure(svg, "a caption") for svg in figures]
             ),
             r.Section("Numbers", "What was used.", [r.Table(("what", "n"), [("cells", "7")])]),
-            r.Section("Lines", "On a scale.", [r.Bars([r.Bar("cells", 0, 7, "7 of 9")], 9)]),
+            r.Section(
+                "Lines", "On a scale.", [r.Bars([r.Bar("cells", 7 / 9, "7 of 9")], "of the device")]
+            ),
         ],
     )
 
