@@ -127,7 +127,7 @@ demo: env ## Verilog of every top, RTL against golden, a bitstream, a report
 bench: env ## Measure sizes, clock rates and throughput
 	@$(PY) -m bench
 
-table: env ## Print the tables of the README from the measured results
+table: env ## Write the table of the README from the measured results
 	@$(PY) -m bench.table
 
 # uv resolves for one Python and platform whatever runs it, and reads no pip configuration:
