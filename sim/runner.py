@@ -237,8 +237,10 @@ def _read(results: Path) -> list[Outcome]:
         for tag, name in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
             found = case.find(tag)
             if found is not None:
-                text = found.get("message") or found.get("type") or "no message"
-                status, message = name, text.strip().splitlines()[0]
+                status = name
+                if name == "failed":
+                    text = found.get("message") or found.get("type") or "no message"
+                    message = text.strip().splitlines()[0]
         outcomes.append(Outcome(case.get("name", ""), status, float(case.get("time", 0)), message))
     return outcomes
 
