@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def _run(folder: Path, *command: str | Path) -> str:
     # Larger designs: the header is compiled once and included, whatever the compiler. It runs for
     # a second, and compiles for half a minute if it is optimised.
     environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O0 OPT_GLOBAL=-O0"
+    # Its makefile calls `python`, which not every system has: the environment does.
+    path = os.environ.get("PATH", os.defpath)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -271,7 +271,10 @@ def _environment(simulator: str) -> Iterator[None]:
         assert spec is not None
         assert spec.origin is not None
         tools = Path(spec.origin).parent / "bin"
-        os.environ["PATH"] = f"{tools}{os.pathsep}{before.get('PATH', os.defpath)}"
+        # Its makefile calls `python`, which not every system has: the environment does.
+        own = Path(sys.executable).parent
+        path = before.get("PATH", os.defpath)
+        os.environ["PATH"] = os.pathsep.join(map(str, (tools, own, path)))
         # Larger designs: the header is compiled once and included, whatever the compiler.
         os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_GLOBAL=-O0"
     try:

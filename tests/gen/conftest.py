@@ -1,4 +1,5 @@
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,12 @@ CONFIGS = {
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    # Verilator's makefile calls `python`, which not every system has: the environment does.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
 
 
 @functools.cache
