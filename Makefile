@@ -124,10 +124,13 @@ test-all: env oracles lint ## Every test: also the slow ones and those against t
 demo: env ## Verilog of every top, RTL against golden, a bitstream, a report
 	@$(PY) -m $(DEMO)
 
-bench: env ## Measure sizes, clock rates and throughput
+bench: env ## Measure sizes, clock rates, error and CPU times, and draw them
 	@$(PY) -m bench
+	@$(PY) -m bench.attention_error
+	@$(PY) -m bench.cpu_attention
+	@$(PY) -m bench.pareto
 
-table: env ## Write the table of the README from the measured results
+table: env ## Write the tables of the READMEs from the measured results
 	@$(PY) -m bench.table
 
 # uv resolves for one Python and platform whatever runs it, and reads no pip configuration:

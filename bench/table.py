@@ -1,4 +1,4 @@
-"""Command: write the table of the README from the measured results, or check that it is theirs."""
+"""Command: write the tables of the READMEs from the data, or check that they are theirs."""
 
 import itertools
 import json
@@ -9,25 +9,34 @@ from typing import Any
 
 import click
 
+from bench import cpu_attention, gpu_attention
 from bench.devices import DEVICES
+from bench.grid import GRID, cases, points, presets
 from bench.measure import (
     RESULTS,
     Result,
     blank,
-    cases,
     differences,
     emission,
+    facts,
     load,
     result_path,
 )
+from bench.study import load_study
 from gen.emit import write
 from gen.errors import CheckFailed, Command, UserError
 from hw.config import Config
 from hw.tops import TOPS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+README = ROOT / "README.md"
+BENCH_README = ROOT / "bench" / "README.md"
+
+PAPER_US = 3.3
+"""Time per inference of the block of Stochastic Spiking Attention (arXiv 2402.09109)."""
+
+NONE = "not measured"
 
 Results = Mapping[tuple[str, str, str], Result]
 """By top, preset and device."""
@@ -45,26 +54,56 @@ HEADER = (
     "time per inference",
 )
 
+GRID_HEADER = (
+    "point",
+    "shows",
+    "clocks per inference",
+    "LUT4-eq / FF / BRAM / DSP",
+    "seeds",
+    "MHz",
+    "time per inference",
+)
+
 
 @click.command(cls=Command, help=__doc__)
-@click.option("--check", is_flag=True, help="Write nothing; fail if README or data are stale.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if pages or data are stale.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(check: bool, as_json: bool) -> None:
     """Run the command."""
-    before = read(README)
-    after = replace(before, render(collect()))
+    texts = {path: (read(path), blocks) for path, blocks in pages().items()}
+    changed = {
+        path: (before, after)
+        for path, (before, blocks) in texts.items()
+        if (after := filled(before, blocks, path.name)) != before
+    }
     if check:
-        problems = readme_problems(before, after) + stale()
+        problems = [
+            p for path, both in changed.items() for p in page_problems(name_of(path), *both)
+        ]
+        problems += stale()
         if problems:
             raise CheckFailed("; ".join(problems))
-    elif after != before:
-        write({README.name: after}, README.parent)
+    for path, (_, after) in changed.items():
+        write({path.name: after}, path.parent)
     if as_json:
-        click.echo(json.dumps({"readme": README.name, "changed": after != before}))
+        click.echo(json.dumps({"changed": [name_of(path) for path in changed]}))
+
+
+def pages() -> dict[Path, dict[str, str]]:
+    """Return what is written from data: by page and marker."""
+    return {
+        README: {"table": render(collect()), "beside": render_beside()},
+        BENCH_README: {"grid": render_grid()},
+    }
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a page from the root on."""
+    return str(path.relative_to(README.parent))
 
 
 def read(path: Path) -> str:
-    """Return the text of the README, or raise `UserError`."""
+    """Return the text of a page, or raise `UserError`."""
     try:
         return path.read_text()
     except OSError as wrong:
@@ -74,7 +113,7 @@ def read(path: Path) -> str:
 def collect() -> Results:
     """Return the results of all presets, or raise `CheckFailed` for the first that is missing."""
     results = {}
-    for top, preset in cases():
+    for top, preset in presets():
         for device in DEVICES:
             found = load(top, preset, device)
             if found is None:
@@ -84,59 +123,72 @@ def collect() -> Results:
 
 
 def stale() -> list[str]:
-    """Return what is wrong with the stored results: not of today's hardware, tools or presets."""
+    """Return what is wrong with the stored results: not of today's hardware, tools or cases."""
     known = {
-        result_path(top, preset, device): blank(unit, preset, device)
-        for top, preset in cases()
-        for unit in [emission(top, preset)]
-        for device in DEVICES
+        result_path(top, name, device): blank(unit, name, device) | facts(unit)
+        for top, name, device in cases()
+        for unit in [emission(top, name)]
     }
     problems = []
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted({*known, *RESULTS.glob("*.json")}):
         if path not in known:
-            problems.append(f"{path.name}: there is no such preset")
+            problems.append(f"{path.name}: there is no such preset or point")
+        elif not path.exists():
+            problems.append(f"{path.name}: {NONE}")
         elif changed := differences(json.loads(path.read_text()), known[path]):
             problems.append(f"{path.name}: {', '.join(changed)} changed since it was measured")
     return problems
 
 
-def readme_problems(before: str, after: str) -> list[str]:
-    """Return the first line in which the README is not what the data say."""
+def page_problems(name: str, before: str, after: str) -> list[str]:
+    """Return the first line in which a page is not what the data say."""
     lines = itertools.zip_longest(before.splitlines(), after.splitlines(), fillvalue="nothing")
-    return [f"README.md says {a!r} where the data say {b!r}" for a, b in lines if a != b][:1]
+    return [f"{name} says {a!r} where the data say {b!r}" for a, b in lines if a != b][:1]
 
 
-def replace(text: str, table: str) -> str:
-    """Return `text` with `table` between the markers.
+def filled(text: str, blocks: Mapping[str, str], page: str) -> str:
+    """Return `text` with every block between its markers."""
+    for block, content in blocks.items():
+        text = replace(text, content, block, page)
+    return text
+
+
+def replace(text: str, content: str, block: str = "table", page: str = "README.md") -> str:
+    """Return `text` with `content` between the markers of `block`.
 
     Raises
     ------
     UserError
         The markers are not there once each, in this order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in after:
-        raise UserError(f"README.md: want {BEGIN} and {END}, once each and in this order")
-    return f"{before}{BEGIN}\n{table}{END}{after}"
+    opening, closing = (f"<!-- {block}:{end} -->" for end in ("begin", "end"))
+    before, begin, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
+    if not (begin and end) or opening in rest or closing in after:
+        raise UserError(f"{page}: want {opening} and {closing}, once each and in this order")
+    return f"{before}{opening}\n{content}{closing}{after}"
+
+
+def markdown(*rows: tuple[str, ...]) -> list[str]:
+    """Return the lines of a table whose first row is its head."""
+    head, *body = rows
+    return [f"| {' | '.join(cells)} |" for cells in (head, tuple("---" for _ in head), *body)]
 
 
 def render(results: Results) -> str:
-    """Return the table and its caption in Markdown."""
-    rows = [HEADER, tuple("---" for _ in HEADER)]
-    for top, preset in dict.fromkeys((top, preset) for top, preset, _ in results):
-        rows.append(row(top, preset, *(results[top, preset, device] for device in DEVICES)))
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", caption(list(results.values())), ""])
+    """Return the table of the presets and its caption in Markdown."""
+    rows = [
+        row(top, preset, *(results[top, preset, device] for device in DEVICES))
+        for top, preset in dict.fromkeys((top, preset) for top, preset, _ in results)
+    ]
+    return "\n".join([*markdown(HEADER, *rows), "", caption(list(results.values())), ""])
 
 
 def row(top: str, preset: str, up5k: Result, ecp5: Result) -> tuple[str, ...]:
     """Return the cells of a preset's row."""
     config = TOPS[top].config.preset(preset)
-    small, large = up5k["cells"], ecp5["cells"]
+    small = up5k["cells"]
     cells = up5k["packed"]["ICESTORM_LC"]["used"]
-    clocks = rates(ecp5)
-    micros = f"{config.cycles / statistics.median(clocks):.3g} µs" if clocks else "–"
     return (
         f"`{top}`",
         f"`{preset}`",
@@ -145,10 +197,121 @@ def row(top: str, preset: str, up5k: Result, ecp5: Result) -> tuple[str, ...]:
         str(config.interval),
         f"{small['lut4']} / {cells} / {small['ff']} / {small['bram']}",
         clock_text(up5k),
-        f"{large['lut4_equivalents']} / {large['ff']} / {large['bram']} / {large['dsp']}",
+        large_cells(ecp5),
         clock_text(ecp5),
-        micros,
+        micros_text(ecp5),
     )
+
+
+def large_cells(ecp5: Result) -> str:
+    """Return the cells of a result on the ECP5."""
+    return " / ".join(
+        str(ecp5["cells"][kind]) for kind in ("lut4_equivalents", "ff", "bram", "dsp")
+    )
+
+
+def micros(result: Result) -> list[float]:
+    """Return the times per inference of the seeds that were placed, in microseconds."""
+    return [result["timing"]["cycles"] / rate for rate in rates(result)]
+
+
+def micros_text(result: Result) -> str:
+    """Return the time per inference at the median clock rate."""
+    clocks = rates(result)
+    if not clocks:
+        return "–"
+    return f"{result['timing']['cycles'] / statistics.median(clocks):.3g} µs"
+
+
+def render_grid() -> str:
+    """Return the table of the grid and its caption in Markdown; what is not measured says so."""
+    rows, found = [], []
+    for top, name, device in points():
+        result = load(top, name, device)
+        rows.append((f"`{top}` `{name}`", GRID[top][name].why, *point_cells(result)))
+        found += [result] if result else []
+    made = [made_with(device, found) for device in DEVICES]
+    return "\n".join([*markdown(GRID_HEADER, *rows), "", " ".join(filter(None, made)), ""])
+
+
+def point_cells(result: Result | None) -> tuple[str, ...]:
+    """Return the cells of a point's row behind its name and its reason."""
+    if result is None:
+        return (NONE, *["–"] * (len(GRID_HEADER) - 3))
+    return (
+        str(result["timing"]["cycles"]),
+        large_cells(result),
+        ", ".join(sorted(result["seeds"], key=int)) or "–",
+        clock_text(result),
+        micros_text(result),
+    )
+
+
+def attention_results() -> dict[str, Result]:
+    """Return the results that can be compared with the paper's block, by preset or point.
+
+    They are those of attention on the ECP5 with ten time steps and one head, not causal.
+    """
+    wanted = {"timesteps": 10, "heads": 1, "causal": False}
+    found = {key: load(*key) for key in cases() if (key[0], key[2]) == ("attention", "ecp5")}
+    return {
+        name: result
+        for (_, name, _), result in found.items()
+        if result and wanted.items() <= result["parameters"].items()
+    }
+
+
+def render_beside() -> str:
+    """Return attention in hardware beside the paper, a CPU and a GPU, in Markdown."""
+    cpu, gpu = (load_study(study.STUDY) for study in (cpu_attention, gpu_attention))
+    size = {"tokens": cpu_attention.TOKENS, "head_dim": cpu_attention.SIZE}
+    own = {
+        name: result
+        for name, result in attention_results().items()
+        if size.items() <= result["parameters"].items() and rates(result)
+    }
+    rows = [("", *(f"`encoder={encoder}`" for encoder in cpu_attention.OPERATORS))]
+    rows.append(("LFE5U-85F, fastest measured", *(
+        fastest({n: r for n, r in own.items() if r["parameters"]["encoder"] == encoder})
+        for encoder in cpu_attention.OPERATORS
+    )))  # fmt: skip
+    rows.append(("the paper's FPGA block", f"{PAPER_US} µs", "–"))
+    rows.append(("numpy on a CPU", *study_cells(cpu["median_us"] if cpu else {})))
+    if gpu is None:
+        rows.append(("PyTorch on a GPU", *study_cells({})))
+    else:
+        for batch in gpu_attention.BATCHES:
+            each = {encoder: us[str(batch)] / batch for encoder, us in gpu["median_us"].items()}
+            rows.append((f"PyTorch on a GPU, batch {batch}", *study_cells(each)))
+    notes = [
+        f"Time per inference, N = dK = {cpu_attention.SIZE}, T = {cpu_attention.STEPS}, one head; "
+        "on CPU and GPU with the random numbers and all constants drawn beforehand."
+    ]
+    if cpu:
+        notes.append(
+            f"CPU: {cpu['cpu']}, one thread, numpy {cpu['numpy']}, median of {cpu['repeats']}."
+        )
+    if gpu:
+        notes.append(
+            f"GPU: {gpu['gpu']}, PyTorch {gpu['torch']}, CUDA {gpu['cuda']}, eager, median of "
+            f"{gpu['repeats']}, data on the GPU; a batch's time is shared out."
+        )
+    return "\n".join([*markdown(*rows), "", " ".join(notes), ""])
+
+
+def fastest(results: Mapping[str, Result]) -> str:
+    """Return the least time per inference at the median clock rate, and whose it is."""
+    if not results:
+        return NONE
+    name = min(results, key=lambda name: statistics.median(micros(results[name])))
+    return (
+        f"{micros_text(results[name])} (`{name}`, {large_cells(results[name]).split()[0]} LUT4-eq)"
+    )
+
+
+def study_cells(times: Mapping[str, float]) -> list[str]:
+    """Return times by encoder as cells of a table."""
+    return [f"{times[e]:.3g} µs" if e in times else NONE for e in cpu_attention.OPERATORS]
 
 
 def ports(config: Config) -> str:
@@ -181,8 +344,10 @@ def clock_text(result: Result) -> str:
     found = rates(result)
     if not found:
         return "no placement found"
-    text = f"{min(found):.1f} / {statistics.median(found):.1f} / {max(found):.1f}"
     count = len(result["seeds"])
+    if count == 1:
+        return f"{found[0]:.1f}"
+    text = f"{min(found):.1f} / {statistics.median(found):.1f} / {max(found):.1f}"
     return text if len(found) == count else f"{text} ({len(found)} of {count} seeds placed)"
 
 
@@ -195,18 +360,7 @@ def caption(results: list[Result]) -> str:
         The results were not made alike.
     """
     seeds = same("seeds", [sorted(map(int, r["seeds"])) for r in results if r["fits"]])
-    parts = []
-    for device, target in DEVICES.items():
-        own = [r for r in results if r["device"] == device]
-        facts: dict[str, Any] = {
-            key: same(key, [r[key] for r in own])
-            for key in ("part", "synthesis", "nextpnr", "tools")
-        }
-        tools = ", ".join(f"{name} {version}" for name, version in sorted(facts["tools"].items()))
-        parts.append(
-            f"{facts['part']}: `{facts['synthesis']}`, `{target.nextpnr} {facts['nextpnr']}` "
-            f"({tools})."
-        )
+    parts = [made_with(device, results) for device in DEVICES]
     return " ".join(
         [
             "Cells are those of the whole emitted top with its AXI4-Stream ports; LC: logic cells "
@@ -216,6 +370,28 @@ def caption(results: list[Result]) -> str:
             "Time per inference: at the median clock rate on the ECP5, no stalls.",
             *parts,
         ]
+    )
+
+
+def made_with(device: str, results: list[Result]) -> str:
+    """Return how the results of a device were made, or nothing where there are none.
+
+    Raises
+    ------
+    CheckFailed
+        The results were not made alike.
+    """
+    own = [result for result in results if result["device"] == device]
+    if not own:
+        return ""
+    made: dict[str, Any] = {
+        key: same(key, [result[key] for result in own])
+        for key in ("part", "synthesis", "nextpnr", "tools")
+    }
+    tools = ", ".join(f"{name} {version}" for name, version in sorted(made["tools"].items()))
+    return (
+        f"{made['part']}: `{made['synthesis']}`, `{DEVICES[device].nextpnr} {made['nextpnr']}` "
+        f"({tools})."
     )
 
 

@@ -28,7 +28,7 @@ SCRIPTS = {
 
 #: Of the attributes one says something to the reader's tools: a memory that is never read and
 #: written at one address in one clock, around which synthesis would otherwise build a bypass.
-ATTRIBUTE = re.compile(r"^ *\(\* (?!no_rw_check\b).*\*\)\n", re.MULTILINE)
+ATTRIBUTE = re.compile(r"^ *\(\* (?!(no_rw_check|ram_style)\b).*\*\)\n", re.MULTILINE)
 
 #: IEEE 1800-2017, annex B, which includes every keyword of Verilog-2005.
 KEYWORDS = frozenset(

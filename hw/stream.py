@@ -18,7 +18,7 @@ connected by its inner streams.
 import dataclasses
 from typing import Protocol
 
-from amaranth import Module, Mux, ResetSignal, Signal, signed, unsigned
+from amaranth import Const, Module, Mux, ResetSignal, Signal, signed, unsigned
 from amaranth.hdl import ShapeLike, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -175,83 +175,110 @@ class FrameGuard(wiring.Component):
         step = Signal(range(max(self._steps, 2)))
         i, o = self.i, self.o
 
-        at_end = self.beat == self._beats - 1
-        at_start = (self.beat == 0) & self.opening
+        # Where the next beat is, known before it comes: the beat itself arrives late in its clock.
+        at_end = Signal(init=self._beats == 1)
+        at_start = Signal(init=1)  # of an inference
+        in_final = Signal(init=self._steps == 1)  # the last time step of an inference
         early = Signal()  # an inference begins before the last one is whole
         missing = Signal()  # an inference does not begin where it must
+        placed = Signal()  # it begins where it must, or goes on
         cut = Signal()  # `last` is not where it must be
         drop = Signal()
-        stray = Signal()  # the inference at hand was begun by a stray `first`
+        stray = Signal()  # if `first` comes now, the inference at hand was begun by a stray one
+        stray_last = Signal()  # if `last` does
         owed = Signal()  # what was dropped was an inference, whose mark comes before the next one
+        # While frames are being dropped, `at_start` is 1.
         m.d.comb += [
             early.eq(i.valid & i.payload.first & ~at_start),
             drop.eq(lost & ~i.payload.first),
             missing.eq(i.valid & ~i.payload.first & at_start & ~lost),
-            cut.eq(i.valid & ~early & ~missing & ~drop & ~owed & (i.payload.last != at_end)),
+            placed.eq(i.valid & (i.payload.first == at_start) & ~owed),
+            cut.eq(placed & (i.payload.last != at_end)),
             o.payload.eq(i.payload),
-            o.valid.eq(i.valid & ~early & ~missing & ~drop & ~cut & ~owed),
-            i.ready.eq(drop | (o.ready & (~early | stray) & ~owed)),
+            o.valid.eq(placed & (i.payload.last == at_end)),
+            i.ready.eq(drop | (o.ready & ~(early & ~stray) & ~owed)),
             self.done.eq(o.valid & o.ready & at_end),
             self.broken.eq((early | missing | cut) & o.ready),
-            self.fault.eq(self.broken & ~(cut & stray)),
+            self.fault.eq(self.broken & ~(cut & i.payload.last & stray_last)),
             self.void.eq((self.fault & ~missing & self.opening) | (owed & o.ready)),
         ]
         with m.If(o.ready):
             with m.If(early | missing | cut):
                 m.d.sync += [
-                    self.beat.eq(0), step.eq(0), self.opening.eq(1), lost.eq(~early | stray)
+                    self.beat.eq(0), step.eq(0), self.opening.eq(1), lost.eq(~early | stray),
+                    at_start.eq(1), at_end.eq(self._beats == 1), in_final.eq(self._steps == 1),
                 ]  # fmt: skip
             with m.Elif(o.valid):
-                m.d.sync += [self.beat.eq(Mux(at_end, 0, self.beat + 1)), lost.eq(0)]
+                m.d.sync += [
+                    self.beat.eq(Mux(at_end, 0, self.beat + 1)),
+                    lost.eq(0),
+                    at_start.eq(at_end & in_final),
+                    at_end.eq(self._before(self.beat, self._beats)),
+                ]
                 with m.If(at_end):
                     m.d.sync += [
-                        step.eq(Mux(step == self._steps - 1, 0, step + 1)),
-                        self.opening.eq(step == self._steps - 1),
+                        step.eq(Mux(in_final, 0, step + 1)),
+                        self.opening.eq(in_final),
+                        in_final.eq(self._before(step, self._steps)),
                     ]
         if self._joined:
-            self._count_on(m, step, early, missing, cut, stray, owed)
+            whole = self.done & in_final
+            self._count_on(
+                m, step, at_start, at_end, whole, early, missing, cut, stray, stray_last, owed
+            )
         return m
 
+    @staticmethod
+    def _before(count: Signal, length: int) -> Value:
+        """Return whether a count goes on to the last of `length`."""
+        return Const(1) if length == 1 else count == length - 2
+
     def _count_on(
-        self, m: Module, step: Signal, early: Signal, missing: Signal, cut: Signal,
-        stray: Signal, owed: Signal,
+        self, m: Module, step: Signal, at_start: Signal, at_end: Signal, whole: Value,
+        early: Signal, missing: Signal, cut: Signal, stray: Signal,
+        stray_last: Signal, owed: Signal,
     ) -> None:  # fmt: skip
-        """Count beats behind a fault to find `stray` and `owed`."""
+        """Count beats behind a fault to find `stray`, `stray_last` and `owed`."""
         doubt = Signal()  # behind an early `first`: the count goes on from where it broke in
         hole = Signal()  # behind a missing `first`: the count is of what was dropped
-        long = Signal()
+        long = Signal()  # behind half an inference of it
         beat_count, step_count = Signal.like(self.beat), Signal.like(step)
+        end, start = Signal(), Signal()  # where the counts are: like `at_end` and `at_start`
         i, o = self.i, self.o
-        end = beat_count == self._beats - 1
-        half = divmod(-(-self._beats * self._steps // 2), self._beats)
+        half = -(-self._beats * self._steps // 2)
         opens = i.valid & i.payload.first
-
-        def at(position: tuple[int, int]) -> Value:
-            return (step_count == position[0] % self._steps) & (beat_count == position[1])
-
         m.d.comb += [
-            stray.eq(doubt & Mux(early, at((0, 0)), cut & self.opening & i.payload.last & end)),
-            owed.eq(hole & (long | at(half)) & opens),
+            stray.eq(doubt & start),
+            stray_last.eq(doubt & self.opening & end),
+            owed.eq(long & opens),
         ]
         with m.If(i.valid & i.ready):
-            m.d.sync += beat_count.eq(Mux(end, 0, beat_count + 1))
+            m.d.sync += [
+                beat_count.eq(Mux(end, 0, beat_count + 1)),
+                end.eq(self._before(beat_count, self._beats)),
+                start.eq(end & (step_count == self._steps - 1)),
+            ]
             with m.If(end):
                 m.d.sync += step_count.eq(Mux(step_count == self._steps - 1, 0, step_count + 1))
-            whole = self.done & (step == self._steps - 1)
             with m.If(early | cut | whole):
                 m.d.sync += doubt.eq(0)
-            with m.If(at(half)):
+            step_of_half, beat_of_half = divmod(half - 1, self._beats)
+            with m.If(hole & (step_count == step_of_half) & (beat_count == beat_of_half)):
                 m.d.sync += long.eq(1)
             with m.If(missing):
                 first, second = divmod(1, self._beats)
                 m.d.sync += [
-                    hole.eq(1), long.eq(0),
+                    hole.eq(1), long.eq(half == 1),
                     beat_count.eq(second), step_count.eq(first % self._steps),
+                    end.eq(second == self._beats - 1), start.eq(self._beats * self._steps == 1),
                 ]  # fmt: skip
         with m.If(o.ready & early & ~stray):  # this beat is still to move
-            m.d.sync += [doubt.eq(1), beat_count.eq(self.beat), step_count.eq(step)]
+            m.d.sync += [
+                doubt.eq(1), beat_count.eq(self.beat), step_count.eq(step),
+                end.eq(at_end), start.eq(at_start),
+            ]  # fmt: skip
         with m.If(o.ready & opens):
-            m.d.sync += hole.eq(0)
+            m.d.sync += [hole.eq(0), long.eq(0)]
 
 
 class FaultCounter(wiring.Component):
@@ -281,7 +308,9 @@ class AxiShell(wiring.Component):
     """AXI4-Stream ports of DESIGN.md section 3 around a component; wires, and a gate for reset.
 
     No beat moves on any port in a clock with `rst` at 1: an Amaranth register is only reset by
-    that clock's edge, and combinational `ready` would take a beat that is lost.
+    that clock's edge, and combinational `ready` would take a beat that is lost. A unit may see one
+    that it does not get then, and forgets it: only settings outlast a reset, so `valid` of the
+    other streams does without the gate, which would be in front of a `FrameGuard`'s whole logic.
 
     Parameters
     ----------
@@ -324,7 +353,7 @@ class AxiShell(wiring.Component):
                     word.eq(tdata),
                     inner.payload.last.eq(tlast),
                     inner.payload.first.eq(tuser),
-                    inner.valid.eq(tvalid & running),
+                    inner.valid.eq(tvalid & running if s.auxiliary else tvalid),
                     tready.eq(inner.ready & running),
                 ]
             else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from amaranth.lib import wiring
 
-from hw.attention import Attention, AttentionConfig
+from hw.attention import AttentionConfig, attention
 from hw.config import Config
 from hw.lif import Lif, LifConfig
 
@@ -27,5 +27,5 @@ class Top:
 
 TOPS: dict[str, Top] = {
     "lif": Top(LifConfig, Lif, "leaky integrate-and-fire neurons, exact in integers"),
-    "attention": Top(AttentionConfig, Attention, "stochastic spiking attention on bitstreams"),
+    "attention": Top(AttentionConfig, attention, "stochastic spiking attention on bitstreams"),
 }

@@ -90,6 +90,11 @@ async def timing(dut: Any) -> None:
         assert gaps == {CONFIG.interval}, (
             f"{s.name}: interval: want {CONFIG.interval} clocks, got {sorted(gaps)}"
         )
+    for s in (*bench.inputs, *bench.outputs):  # a port that has no clock to spare never waits
+        if s.beats == CONFIG.interval:
+            clocks = [beat.clock for beat in ports[s.name].beats]
+            gaps = {b - a for a, b in itertools.pairwise(clocks[len(clocks) // 2 :])}
+            assert gaps == {1}, f"{s.name}: want a beat a clock, got gaps of {sorted(gaps)} clocks"
     bench.check()
 
 

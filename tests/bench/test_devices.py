@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import stat
@@ -148,3 +149,9 @@ def test_a_missing_tool_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UserError, match="make env"):
         run_nextpnr(DEVICES["ecp5"], cwd=tmp_path)
+
+
+def test_a_route_that_takes_too_long_is_given_up(tmp_path):
+    impatient = dataclasses.replace(DEVICES["up5k"], limit_s=0)
+    with pytest.raises(NoPlace, match="not routed within 0 s"):
+        run_nextpnr(impatient, "--json", "none.json", cwd=tmp_path)

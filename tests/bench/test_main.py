@@ -6,8 +6,7 @@ from click.testing import CliRunner
 from bench import __main__ as command
 from bench import measure as bench
 from bench import table
-from bench.devices import DEVICES
-from bench.measure import cases
+from bench.grid import PRESET_SEEDS, cases
 from hw.tops import TOPS
 
 
@@ -21,7 +20,7 @@ def invoke(*arguments):
 
 
 def test_everything_is_measured_unless_something_is_named():
-    assert len(command.select((), (), ())) == len(list(cases())) * len(DEVICES)
+    assert command.select((), (), ()) == list(cases())
     assert command.select(("lif",), ("default",), ("ecp5",)) == [("lif", "default", "ecp5")]
     tops = {top for top, _, _ in command.select((), ("icebreaker",), ())}
     assert tops == {t for t in TOPS if "icebreaker" in TOPS[t].config.PRESETS}
@@ -41,6 +40,28 @@ def test_a_preset_of_another_top_is_unknown():
     assert invoke("--top", "lif", "--preset", "digits").exit_code == 2
 
 
+def test_a_point_is_chosen_like_a_preset_on_its_devices_alone():
+    assert command.select((), ("n64_columns4",), ()) == [("attention", "n64_columns4", "ecp5")]
+    done = invoke("--preset", "n64_columns4", "--device", "up5k")
+    assert done.exit_code == 2
+    assert "n64_columns4 is measured on ecp5 alone" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [("default", (), PRESET_SEEDS), ("n64_columns4", (), 1), ("n64_columns4", ("--seeds", "3"), 3)],
+)
+def test_presets_have_more_seeds_than_points(monkeypatch, name, options, count):
+    placed = []
+    monkeypatch.setattr(command, "emission", lambda *_: None)
+    monkeypatch.setattr(
+        command, "measure", lambda unit, name, device, seeds: placed.extend(seeds) or iter([])
+    )
+    monkeypatch.setattr(command, "describe", lambda _: "")
+    invoke("--top", "attention", "--preset", name, "--device", "ecp5", *options)
+    assert placed == list(range(1, count + 1))
+
+
 def test_list_measures_nothing():
     done = invoke("--list", "--top", "lif", "--device", "up5k")
     assert done.exit_code == 0
@@ -58,10 +79,9 @@ def test_json_is_the_results(monkeypatch):
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     path = tmp_path / "README.md"
-    path.write_text(f"{table.BEGIN}\n{table.END}\n")
+    path.write_text("<!-- table:begin -->\n<!-- table:end -->\n")
     monkeypatch.setattr(table, "README", path)
-    monkeypatch.setattr(table, "collect", dict)
-    monkeypatch.setattr(table, "render", lambda results: "the table\n")
+    monkeypatch.setattr(table, "pages", lambda: {path: {"table": "the table\n"}})
     monkeypatch.setattr(table, "stale", list)
     return path
 
@@ -72,8 +92,9 @@ def test_table_writes_the_readme_and_check_does_not(readme):
     assert failed.exit_code == 1
     assert "the table" in failed.output
     assert readme.read_text() == before
-    assert CliRunner().invoke(table.main).exit_code == 0
-    assert readme.read_text() == f"{table.BEGIN}\nthe table\n{table.END}\n"
+    done = CliRunner().invoke(table.main, ["--json"])
+    assert json.loads(done.output) == {"changed": ["README.md"]}
+    assert readme.read_text() == "<!-- table:begin -->\nthe table\n<!-- table:end -->\n"
     assert CliRunner().invoke(table.main, ["--check"]).exit_code == 0
 
 
@@ -85,9 +106,7 @@ def test_check_names_stale_data(readme, monkeypatch):
     assert "tools changed" in failed.output
 
 
-def test_a_missing_measurement_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(f"{table.BEGIN}\n{table.END}\n")
+def test_a_missing_measurement_fails():
     done = CliRunner().invoke(table.main)
     assert done.exit_code == 1
     assert "is not measured on up5k: run `make bench`" in done.output

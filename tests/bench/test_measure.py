@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -89,6 +90,16 @@ def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     assert steps == ["synthesise", "count", 1]
 
 
+def test_facts_are_brought_up_to_date_without_measuring_again(unit, steps, results):
+    first = run(unit, [1])
+    assert first["parameters"] == unit.config.asdict()
+    assert first["timing"]["cycles"] == unit.config.cycles
+    results.write_text(json.dumps(first | {"timing": {"cycles": 0}}))
+    steps.clear()
+    assert run(unit, [1]) == first == json.loads(results.read_text())
+    assert steps == []
+
+
 def test_a_release_alone_makes_no_result_stale():
     assert bench.code_hash("// version 1\nmodule x;\n") == bench.code_hash("module x;")
     assert bench.code_hash("module x;") != bench.code_hash("module y;")
@@ -117,6 +128,22 @@ def test_results_are_the_same_bytes(unit, steps, results):
     run(unit, [1])
     assert results.read_bytes() == before
     assert list(json.loads(before)) == sorted(json.loads(before))
+
+
+def test_what_is_counted_is_absorbed(unit, tmp_path, monkeypatch):
+    """With the gates in the carry chains there are fewer LUTs, in the shell as well."""
+    luts = {}
+    for absorbs in (False, True):
+        target = dataclasses.replace(DEVICES["ecp5"], absorbs=absorbs)
+        monkeypatch.setitem(DEVICES, "ecp5", target)
+        folder = tmp_path / target.flow
+        bench.synthesise(unit, "ecp5", folder)
+        luts[absorbs] = bench.count(unit, "ecp5", folder)["cells"]["lut4"]
+        shell = json.loads((folder / "shell.json").read_text())["modules"]["bench_shell"]["cells"]
+        inside = [name for name, c in shell.items() if c["type"] == "LUT4" and "dut." in name]
+        assert len(inside) == luts[absorbs]
+    assert luts[True] < luts[False]
+    assert bench.blank(unit, "default", "ecp5")["synthesis"] == "synth_ecp5 -nowidelut, absorb"
 
 
 @pytest.mark.parametrize("device", DEVICES)

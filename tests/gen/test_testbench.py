@@ -8,7 +8,7 @@ from gen.testbench import bench_files
 from sim.golden import golden
 
 #: A comparison of each top, and what stands in its place.
-GATES = {"lif": (" >= ", " > "), "attention": (" < ", " <= ")}
+GATES = {"lif": (" >= ", " > "), "attention": (" & ", " | ")}
 
 
 def design(top, form, folder):

@@ -8,8 +8,10 @@ from hw.arith import (
     add_modulo,
     add_tree,
     add_with_carry,
+    count_clocks,
+    count_layers,
     multiply,
-    pipelined_popcount,
+    pipelined_counts,
     popcount,
 )
 from tests.hw.simulate import evaluate
@@ -23,31 +25,58 @@ def test_popcount_counts_and_holds_the_full_count(bits):
     assert got == [w.bit_count() for w in words]
 
 
-@pytest.mark.parametrize("bits", [1, 16, 17, 100])
-def test_pipelined_popcount_takes_two_enabled_clocks(bits):
+@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("bits", "width"),
+    [(1, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (37, 6), (64, 6), (100, 7), (256, 8)],
+)
+def test_pipelined_counts_come_with_their_starts_after_their_clocks(bits, width, late):
+    clocks = count_clocks(bits, width, late)
+    assert clocks > late
+    rng = random.Random(bits)
     m = Module()
-    word, enable = Signal(bits), Signal()
-    count = pipelined_popcount(m, list(word), enable, "x")
+    words = [Signal(bits, name=f"word{i}") for i in range(2)]
+    numbers = [Signal(width, name=f"number{i}") for i in range(2)]
+    starts = []
+    for i, number in enumerate(numbers):
+        chain = [number]
+        for clock in range(clocks - 1):
+            chain.append(Signal(width, name=f"number{i}_{clock}"))
+            m.d.sync += chain[-1].eq(chain[-2])
+        starts.append(chain[late:])
+    counts = pipelined_counts(m, [list(word) for word in words], starts, "x", late)
+    full = 2**bits - 1, 2**width - 1
+    cases = [[full, (0, 0)], [(0, full[1]), (full[0], 0)], [full, full]]
+    for _ in range(20):
+        density = rng.random()
+        cases.append(
+            [
+                (sum((rng.random() < density) << i for i in range(bits)), rng.getrandbits(width + 1)
+                 % 2**width)
+                for _ in range(2)
+            ]
+        )  # fmt: skip
 
     async def bench(ctx):
-        ctx.set(word, 2**bits - 1)
-        ctx.set(enable, 1)
-        await ctx.tick()
-        assert ctx.get(count) == 0
-        ctx.set(word, 0)
-        ctx.set(enable, 0)
-        await ctx.tick().repeat(3)
-        assert ctx.get(count) == 0
-        ctx.set(enable, 1)
-        await ctx.tick()
-        assert ctx.get(count) == bits
-        await ctx.tick()
-        assert ctx.get(count) == 0
+        for clock in range(len(cases) + clocks):
+            for i, (word, number) in enumerate(cases[clock] if clock < len(cases) else cases[0]):
+                ctx.set(words[i], word)
+                ctx.set(numbers[i], number)
+            if clock >= clocks:
+                want = [word.bit_count() + number for word, number in cases[clock - clocks]]
+                assert [ctx.get(count) for count in counts] == want
+            await ctx.tick()
 
     simulator = Simulator(m)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+def test_counting_64_bits_and_comparing_takes_101_places_of_carry_chains():
+    layers = count_layers(64, 6)
+    assert sum(length + 1 for segments in layers for _, length in segments) == 101
+    assert count_clocks(64, 6) == 3
 
 
 def test_add_tree_of_signed_bytes_is_narrow_and_right():

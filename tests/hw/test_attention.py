@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from hw.attention import Attention, AttentionConfig
+from hw.attention import AttentionConfig, CountAttention
 from sim.golden.attention import attention
 
 N, D, T, INFERENCES = 3, 4, 2, 5
@@ -26,7 +26,7 @@ def frame(array):
 def run(streams, seed):
     """Return the beats (token, last, first) that come out, and the count of faults."""
     rng = random.Random(seed)
-    dut = Attention(CONFIG)
+    dut = CountAttention(CONFIG)
     out, idle = [], 0
 
     def source(name):

@@ -1,17 +1,20 @@
 import itertools
 
 import pytest
+from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
 from hw.bernoulli import (
     POLYNOMIALS,
     SCALED_BITS,
+    SobolSource,
     UniformSource,
     draw_bits,
     leap,
     permutation,
     splitmix64,
 )
+from sim.golden import attention as golden
 
 
 def multiply_mod(a, b, degree):
@@ -128,3 +131,71 @@ def test_draws_are_uniform_fresh_and_held(bound):
 
 def test_draw_bits():
     assert [draw_bits(b) for b in (1, 2, 64, 256, 3, 196)] == [0, 1, 6, 8, SCALED_BITS, SCALED_BITS]
+
+
+def drawn(source, moments):
+    """Return the value in each clock of ``(restart, advance)``."""
+    values = []
+
+    async def bench(ctx):
+        for restart, advance in moments:
+            ctx.set(source.restart, restart)
+            ctx.set(source.advance, advance)
+            values.append(ctx.get(source.value))
+            await ctx.tick()
+
+    m = Module()
+    m.submodules += source
+    m.d.sync += Signal().eq(1)  # the source of a single number has no clock
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return values
+
+
+def inferences(lengths):
+    """Return the moments, and the time step of each, of inferences of so many time steps."""
+    moments, expected = [], []
+    for length in lengths:
+        for t in range(length):
+            waits = (t + length) % 3
+            moments += [(t == 0, 0)] * waits + [(t == 0, 1)]
+            expected += [t] * (waits + 1)
+    return moments, expected
+
+
+LENGTHS = [5, 1, 5, 2, 4]
+
+
+@pytest.mark.parametrize("bound", [1, 2, 16, 3, 100, 256])
+def test_restart_begins_with_the_draw_of_the_seed(bound):
+    moments, expected = inferences(LENGTHS)
+    values = drawn(UniformSource(bound, 31, 0x2C0FFEE1, restarts=True), moments)
+    register, numbers = 0x2C0FFEE1, []
+    for _ in range(5):
+        number, register = golden.draw(register, 31, bound)
+        numbers.append(number)
+    assert values == [numbers[t] for t in expected]
+
+
+def test_without_restarts_the_draws_run_on():
+    moments, _ = inferences(LENGTHS)
+    runs_on = drawn(UniformSource(16, 32, 77), moments)
+    assert runs_on == drawn(UniformSource(16, 32, 77), [(0, advance) for _, advance in moments])
+
+
+@pytest.mark.parametrize("bound", [1, 2, 64, 3, 196, 256])
+@pytest.mark.parametrize("dimension", [0, 1])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 16, 33])
+def test_sobol_is_goldens(steps, dimension, bound):
+    lengths = [min(steps, length) for length in (steps, 1, steps, 2, steps)]
+    moments, expected = inferences(lengths)
+    values = drawn(SobolSource(bound, dimension, steps), moments)
+    assert values == [golden.sobol(t, dimension, bound) for t in expected]
+
+
+@pytest.mark.parametrize("dimension", [0, 1])
+def test_sobol_fills_every_cell_once(dimension):
+    values = drawn(SobolSource(64, dimension, 64), [(t == 0, 1) for t in range(64)])
+    assert sorted(values) == list(range(64))

@@ -16,6 +16,13 @@ CONFIGS = [
     ("attention", "tokens=1 head_dim=1 timesteps=2", "v"),
     ("attention", "tokens=5 head_dim=3 heads=2 rows=2 columns=2 causal=true timesteps=2", "v"),
     ("attention", "tokens=3 head_dim=5 rows=3 columns=1 timesteps=1", "sv"),
+    ("attention", "tokens=7 head_dim=4 tokens_per_beat=3 heads=2 timesteps=2", "sv"),
+    ("attention", "tokens=13 head_dim=6 rows=4 tokens_per_beat=2 columns=6 rng=sobol", "v"),
+    ("attention", "tokens=9 head_dim=4 rows=9 columns=3 reseed=true timesteps=2", "v"),
+    ("attention", "encoder=sample tokens=4 head_dim=8 timesteps=3", "v"),
+    ("attention", "encoder=sample tokens=1 head_dim=1 timesteps=2", "sv"),
+    ("attention", "encoder=sample tokens=16 head_dim=4 heads=2 causal=true rng=sobol", "v"),
+    ("attention", "encoder=sample tokens=2 head_dim=2 heads=3 reseed=true timesteps=2", "sv"),
 ]
 
 
@@ -28,7 +35,7 @@ def test_bench_in_icarus(top, settings, form):
     assert len(outcomes) == 20
 
 
-@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[0], CONFIGS[4]])
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13)])
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
     assert not failures(bench(emission, design(emission), "verilator"))
@@ -36,7 +43,7 @@ def test_bench_in_verilator(top, settings, form):
 
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[3], CONFIGS[4]])
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11)])
 def test_bench_on_netlist(top, settings, form, family):
     emission = emitted(top, settings, form=form)
     netlist = synthesise(design(emission), family)

@@ -1,0 +1,103 @@
+"""What is measured: the presets of every top, and named points of a grid beside them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.devices import DEVICES
+from hw.config import Config
+from hw.tops import TOPS
+
+PRESET_SEEDS = 5
+"""Seeds that a preset is placed with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A configuration that is measured and is no preset.
+
+    Attributes
+    ----------
+    why : str
+        What the point is there to show.
+    settings : mapping
+        The parameters that are not the defaults.
+    devices : tuple of str
+        Keys of `DEVICES`.
+    seeds : int
+        Seeds that it is placed with.
+    """
+
+    why: str
+    settings: Mapping[str, Any]
+    devices: tuple[str, ...] = ("ecp5",)
+    seeds: int = 1
+
+
+def attention(why: str, tokens: int, head_dim: int, **settings: Any) -> Point:
+    """Return a point of attention with one head and ten time steps, as the paper's block."""
+    return Point(why, {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings})
+
+
+# N = dK = 64 at one column and with the sample encoder are presets. What takes longest to place
+# stands last.
+GRID: dict[str, dict[str, Point]] = {
+    "attention": {
+        "n16_columns1": attention("a column at a time", 16, 16, columns=1),
+        "n16_columns4": attention("the most without the longer popcount", 16, 16, columns=4),
+        "n16_columns16": attention("a token a clock, small", 16, 16, columns=16),
+        "n16_sample": attention("what the sample encoder is worth when small", 16, 16,
+                                encoder="sample"),
+        "n64_columns4": attention("the most without the longer popcount", 64, 64, columns=4),
+        "n64_columns16": attention("a step between", 64, 64, columns=16),
+        "n64_rows4": attention("the same by four rows", 64, 64, rows=4, columns=16),
+        "n64_sobol": attention("counting without shift registers", 64, 64, columns=16,
+                               rng="sobol"),
+        "n64_sample_sobol": attention("sampling without shift registers", 64, 64,
+                                      encoder="sample", rng="sobol"),
+        "n128_columns16": attention("how counting grows with N", 128, 64, columns=16),
+        "n128_sample": attention("how sampling grows with N", 128, 64, encoder="sample"),
+        "n196_columns14": attention("ImageNet's tokens, not a power of two", 196, 64, columns=14),
+        "n64_columns32": attention("half a token a clock by counting", 64, 64, columns=32),
+        "n64_columns64": attention("a token a clock by counting", 64, 64, columns=64),
+        "n64_beat2": attention("two tokens a clock", 64, 64, columns=64, tokens_per_beat=2),
+        "n64_beat4": attention("four tokens a clock: fewer clocks than the paper's", 64, 64,
+                               columns=64, tokens_per_beat=4),
+    },
+}  # fmt: skip
+
+
+def presets() -> Iterator[tuple[str, str]]:
+    """Yield (top, preset) of all presets."""
+    for top, entry in TOPS.items():
+        for preset in entry.config.PRESETS:
+            yield top, preset
+
+
+def points() -> Iterator[tuple[str, str, str]]:
+    """Yield (top, point, device) of the grid."""
+    for top, named in GRID.items():
+        for name, point in named.items():
+            for device in point.devices:
+                yield top, name, device
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    """Yield (top, preset or point, device) of all that is measured."""
+    for top, preset in presets():
+        for device in DEVICES:
+            yield top, preset, device
+    yield from points()
+
+
+def configuration(top: str, name: str) -> Config:
+    """Return the configuration of a preset or point."""
+    config = TOPS[top].config
+    point = GRID.get(top, {}).get(name)
+    return config(**point.settings) if point else config.preset(name)
+
+
+def seeds(top: str, name: str) -> int:
+    """Return how many seeds a preset or point is placed with."""
+    point = GRID.get(top, {}).get(name)
+    return point.seeds if point else PRESET_SEEDS
