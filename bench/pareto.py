@@ -94,7 +94,7 @@ def draw_latency(
     axes.margins(0.1)
     axes.axhline(PAPER_US, color=INK, linewidth=0.8, linestyle="--", zorder=0)
     axes.annotate(
-        f"the paper's FPGA block, N = dK = 64: {PAPER_US} µs; its cells are not published",
+        f"the paper's FPGA block, N = dK = 64: {PAPER_US} µs",
         (1, PAPER_US), xycoords=("axes fraction", "data"), xytext=(0, -3),
         textcoords="offset points", ha="right", va="top", fontsize=7, color=INK,
         path_effects=[withStroke(linewidth=2, foreground="white")],
@@ -120,7 +120,7 @@ def draw_error(
         if error is not None:
             mark(axes, result, error, colors)
     axes.margins(0.1)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.dataLim.y1)
 
 
 def mark(axes: Axes, result: Result, height: float, colors: Mapping[tuple[int, int], str]) -> None:
