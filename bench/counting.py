@@ -1,6 +1,6 @@
 """``python -m bench.counting``: cells of a count of masked bits with its comparison, two ways.
 
-Writes the table of ``docs/attention.md`` behind its own markers.
+Writes the table of ``docs/attention.md`` between its own markers.
 """
 
 import json
@@ -15,6 +15,7 @@ from amaranth.utils import ceil_log2
 
 from bench.devices import DEVICES
 from bench.measure import tools
+from bench.table import replace
 from gen.absorb import absorb_file
 from gen.emit import write, yosys
 from gen.errors import Command
@@ -22,7 +23,6 @@ from gen.verilog import convert
 from hw.arith import count_clocks, pipelined_counts, popcount
 
 PAGE = Path(__file__).parent.parent / "docs" / "attention.md"
-BEGIN, END = "<!-- counting:begin -->", "<!-- counting:end -->"
 
 SIZES = (16, 32, 64, 128)
 COUNTERS = 16
@@ -124,9 +124,8 @@ def table() -> str:
 @click.command(cls=Command, help=__doc__)
 def main() -> None:
     """Run the command."""
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    write({PAGE.name: f"{before}{begin}\n{table()}{end}{after}"}, PAGE.parent)
+    page = replace(PAGE.read_text(), table(), "counting", PAGE.name)
+    write({PAGE.name: page}, PAGE.parent)
 
 
 if __name__ == "__main__":

@@ -95,10 +95,10 @@ def pipelined_counts(
     adder a cell where else two LUTs make one, but counting has few places for long chains. Here
     one chain holds many short rows of full adders, of one count or of several: between two rows a
     place with both operands the same hands the carry of the lower row out and a carry into the
-    upper one, so a row of length L takes L + 1 places. 64 bits and a comparison take 101 places;
-    a balanced tree of adders with a comparator behind it took 162 + 12 LUT4. The AND of two bits in
-    front of a place costs a LUT4 on iCE40, and on ECP5 nothing once it is absorbed into the
-    chain's cell.
+    upper one, so a row of length L takes L + 1 places. 64 bits and a comparison take 101 places.
+    The AND of two bits in front of a place costs a LUT4 on iCE40, and on ECP5 nothing once it is
+    absorbed into the chain's cell. ``python -m bench.counting`` measures this against a balanced
+    tree of adders with a comparator; the figures stand in ``docs/attention.md``.
 
     Parameters
     ----------

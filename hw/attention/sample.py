@@ -296,7 +296,7 @@ class SampleAttention(wiring.Component):
 
     Multiplexers are the clear of flip-flops and a four-input OR: a LUT joins four bits, where one
     with a select would join two. Whole top at N = dK = 64, T = 10, in LUT4-equivalents of an ECP5
-    (Yosys 0.70): 2906, of which 1604 are 401 RAMs of 16 x 4 bits (128 an input, two slots) and 384
+    (Yosys 0.70): 2886, of which 1604 are 401 RAMs of 16 x 4 bits (128 an input, two slots) and 384
     are the ORs behind them. With multiplexers of LUTs behind the memories it took 3650, and 3838
     with the one between the slots in front of that between a word's tokens; with a butterfly of
     one bit of z a stage 3025, and three stages more.
