@@ -128,7 +128,9 @@ bench: env ## Measure sizes, clock rates, error and CPU times, and draw them
 	@$(PY) -m bench
 	@$(PY) -m bench.attention_error
 	@$(PY) -m bench.cpu_attention
+	@$(PY) -m bench.activity
 	@$(PY) -m bench.pareto
+	@$(PY) -m bench.growth
 
 table: env ## Write the tables of the READMEs from the measured results
 	@$(PY) -m bench.table

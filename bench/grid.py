@@ -39,6 +39,11 @@ def attention(why: str, tokens: int, head_dim: int, **settings: Any) -> Point:
     return Point(why, {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings})
 
 
+def sdsa(why: str, tokens: int, channels: int, **settings: Any) -> Point:
+    """Return a point of SDSA with four time steps, as the CIFAR model."""
+    return Point(why, {"timesteps": 4, "tokens": tokens, "channels": channels, **settings})
+
+
 # N = dK = 64 at one column and with the sample encoder are presets. What takes longest to place
 # stands last.
 GRID: dict[str, dict[str, Point]] = {
@@ -63,6 +68,23 @@ GRID: dict[str, dict[str, Point]] = {
         "n64_beat2": attention("two tokens a clock", 64, 64, columns=64, tokens_per_beat=2),
         "n64_beat4": attention("four tokens a clock: fewer clocks than the paper's", 64, 64,
                                columns=64, tokens_per_beat=4),
+    },
+    "sdsa": {
+        "cifar_sops": dataclasses.replace(
+            sdsa("what the count of operations costs", 64, 512, heads=8, count_sops=True), seeds=5
+        ),
+        "cifar_buffer_q": dataclasses.replace(
+            sdsa("what block RAM for Q costs", 64, 512, heads=8, buffer_q=True), seeds=5
+        ),
+        **{f"n{n}_d512": sdsa("how it goes with N", n, 512) for n in (16, 32, 128, 256)},
+        **{f"n64_d{d}": sdsa("how it goes with D", 64, d) for d in (64, 128, 256, 384)},
+        "counted": sdsa("neurons in place of the OR", 64, 512, threshold=4),
+        "product_columns1": sdsa("K^T V a column at a time", 64, 64, variant=3, columns=1),
+        "product_columns8": sdsa("K^T V by eight columns", 64, 64, variant=3, columns=8),
+        "product_loaded": sdsa("thresholds of channels", 64, 64, variant=4, columns=1,
+                               threshold_bits=8),
+        "product_n64_d32": sdsa("K^T V at a token a clock", 64, 32, variant=3, head_dim=32,
+                                columns=32),
     },
 }  # fmt: skip
 

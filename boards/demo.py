@@ -5,37 +5,35 @@ numbers.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import multiprocessing
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Columns
 
 import gen
 from boards.digits import BRIGHTEST, WEIGHT_SEED, Front, images, patches
+from boards.driven import Driven, drive
+from boards.driven import section as driven_section
 from boards.icebreaker import POWER_ON_CLOCKS, Bitstream
 from boards.icebreaker import build as place
 from boards.selftest import Vectors, deadline
 from boards.simulate import simulate
+from boards.stage import Checks, Step, Steps, clocks_of, through
 from gen import report
 from gen.emit import Emission, emit, write
 from gen.errors import CheckFailed, Command
 from hw.attention import AttentionConfig
 from hw.tops import TOPS
-from sim.job import Job
-from sim.reference import Reference
-from sim.runner import PLAYBACK, SIMULATORS, BuildError, Design, RunError, build, run
 
 PRESET = "icebreaker"
 DIGITS = 4
@@ -54,136 +52,6 @@ WORST = 5.0
 """Standard errors that the mean of an output may be off."""
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A step of the demo."""
-
-    label: str
-    seconds: float
-
-
-class Steps:
-    """Show the steps: a spinner with its time on a terminal, a line when it is done elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.done: list[Step] = []
-
-    @contextlib.contextmanager
-    def __call__(self, label: str) -> Iterator[None]:
-        """Show and time one step."""
-        start = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        live = self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=not live) as progress:
-            progress.add_task(label, total=None)
-            yield
-        self.add(label, time.monotonic() - start)
-
-    def add(self, label: str, seconds: float) -> None:
-        """Note a step that is done."""
-        self.done.append(Step(label, seconds))
-        self.console.print(f"{label} [dim]({seconds:.1f} s)[/dim]", highlight=False)
-
-
-@dataclasses.dataclass
-class Checks:
-    """What was checked, and whether it held."""
-
-    console: Console
-    done: list[tuple[str, bool]] = dataclasses.field(default_factory=list)
-
-    def __call__(self, what: str, held: bool) -> None:
-        """Note and print a check."""
-        self.done.append((what, held))
-        mark = "[green]ok[/green]" if held else "[bold red]FAILED[/bold red]"
-        self.console.print(f"  {mark} {what}", highlight=False)
-
-    @property
-    def passed(self) -> bool:
-        """Whether all of them held."""
-        return all(held for _, held in self.done)
-
-
-@dataclasses.dataclass(frozen=True)
-class Played:
-    """What came out of the RTL for a batch.
-
-    Attributes
-    ----------
-    results : dict of str to ndarray
-        The arrays of ``--result`` with a leading axis of inferences.
-    wrong : int
-        Elements that are not golden's.
-    clocks : int
-        From the first beat in to the last beat out of the whole batch.
-    """
-
-    results: dict[str, np.ndarray]
-    wrong: int
-    clocks: int
-
-    @property
-    def elements(self) -> int:
-        """Elements that were compared."""
-        return sum(array.size for array in self.results.values())
-
-
-def play(emission: Emission, batch: Arrays, folder: Path) -> Played:
-    """Send a batch through the emitted Verilog of a top, back to back from reset on.
-
-    Parameters
-    ----------
-    emission : Emission
-    batch : mapping of str to ndarray
-        The arrays of ``--stimulus`` with a leading axis of inferences.
-    folder : Path
-        For the arrays.
-
-    Raises
-    ------
-    CheckFailed
-        The simulation failed: the framing is wrong, or not enough came out.
-    """
-    config = emission.config
-    stimulus, result = folder / f"{emission.top}_in.npz", folder / f"{emission.top}_out.npz"
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(stimulus, allow_pickle=False, **batch)
-    design = Design(emission.name, {f"{emission.name}.v": emission.verilog})
-    job = Job(
-        emission.top,
-        config.asdict(),
-        stimulus=str(stimulus.absolute()),
-        result=str(result.absolute()),
-    )
-    simulator = SIMULATORS[0]
-    try:
-        outcomes = run(build(design, simulator), design, simulator, job, PLAYBACK)
-    except (BuildError, RunError) as wrong_verilog:
-        raise CheckFailed(f"{emission.top}: {wrong_verilog}") from wrong_verilog
-    failed = [outcome.message for outcome in outcomes if outcome.status == "failed"]
-    if failed:
-        raise CheckFailed(f"{emission.top}: {failed[0]}")
-    count = len(next(iter(batch.values())))
-    results, wrong = {}, 0
-    reference = Reference(emission.top, config)
-    golden = [reference.run({name: a[i] for name, a in batch.items()}) for i in range(count)]
-    with np.load(result) as file:
-        for name, array in config.result.items():
-            shape = (count, *(getattr(config, axis) for axis in array.shape))
-            if file[name].size != np.prod(shape):
-                raise CheckFailed(f"{emission.top}: {name} did not come out whole")
-            results[name] = file[name].reshape(shape)
-            wrong += int((results[name] != [g[name] for g in golden]).sum())
-        return Played(results, wrong, int(file["cycles"]))
-
-
-def clocks_of(emission: Emission, inferences: int) -> int:
-    """Return the clocks that the manifest promises for a batch without stalls."""
-    config = emission.config
-    return config.cycles + (inferences - 1) * config.timesteps * config.interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +140,7 @@ class Outcome:
     attention: Emission
     image: np.ndarray
     spikes: dict[str, np.ndarray]
+    driven: Driven
     mean: Mean
     scores: Mean
     rates: dict[str, float]
@@ -313,7 +182,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
                 unit = (
                     lif if front.neurons(name) == lif.config else emit("lif", front.neurons(name))
                 )
-                played = play(unit, {"current": current}, out / "arrays")
+                played = through(unit, {"current": current})
             check(f"lif, {name}: {played.elements:,} spikes, {played.wrong} differ from golden",
                   played.wrong == 0)  # fmt: skip
             compared += played.elements
@@ -327,13 +196,16 @@ def demonstrate(out: Path, console: Console) -> Outcome:
         total = DIGITS + REPEATS + MAP_REPEATS
         with steps(f"attention: {total} inferences in Verilator"):
             whole = {n: np.concatenate([batch[n], still[n], probe[n]]) for n in batch}
-            played = play(attention, whole, out / "arrays")
+            played = through(attention, whole)
         compared += played.elements
         check(f"attention: {played.elements:,} outputs, {played.wrong} differ from golden",
               played.wrong == 0)  # fmt: skip
         promised = clocks_of(attention, total)
         check(f"attention: {played.clocks:,} clocks for {total} inferences, the manifest says "
               f"{promised:,}", played.clocks == promised)  # fmt: skip
+
+        driven = drive(front, batch, steps, check)
+        compared += driven.elements
 
         drawn = played.results["out"]
         q, k, v = (batch[name][0] for name in "qkv")
@@ -372,6 +244,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
         attention=attention,
         image=first,
         spikes={**{name: batch[name][0] for name in "qkv"}, "out": drawn[0]},
+        driven=driven,
         mean=mean,
         scores=scores,
         rates={name: float(array.mean()) for name, array in batch.items()},
@@ -464,7 +337,7 @@ def describe(o: Outcome) -> report.Report:
     ]  # fmt: skip
     return report.Report(
         title="Spikewright: from digits to a bitstream",
-        lead="Handwritten digits become spikes, go through the emitted Verilog of two units in a "
+        lead="Handwritten digits become spikes, go through the emitted Verilog of three units in a "
         "simulator and are held against the golden models; the same Verilog is placed on an "
         "iCEBreaker as a design that tests itself.",
         passed=passed,
@@ -530,6 +403,7 @@ def describe(o: Outcome) -> report.Report:
                     ),
                 ],
             ),
+            driven_section(o.driven),
             report.Section(
                 "On the iCEBreaker",
                 "Stimulus and the checksum of golden's outputs lie in the bitstream. The "
@@ -571,6 +445,7 @@ def settings(o: Outcome) -> list[list[str]]:
     return [
         ["attention", values(o.attention)],
         ["lif", values(o.lif)],
+        ["sdsa", values(o.driven.emission)],
         ["projections", f"numpy default_rng({WEIGHT_SEED}); pixels cut to {BRIGHTEST}; "
          "`python -m boards.digits` prints them"],
         ["firing rates", f"{rates} over {DIGITS} digits"],

@@ -1,6 +1,6 @@
 """Integer arithmetic whose widths are never left to chance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value, ValueLike
@@ -29,6 +29,24 @@ def add_tree(terms: Sequence[Value]) -> Value:
         pairs = zip(level[::2], level[1::2], strict=False)
         odd = level[-1:] if len(level) % 2 else []
         level = [a + b for a, b in pairs] + odd
+    return level[0]
+
+
+def tree_clocks(count: int) -> int:
+    """Return the clocks of a `pipelined_tree` of `count` terms."""
+    return max(-(-ceil_log2(count) // LAYERS_PER_CLOCK), 1)
+
+
+def pipelined_tree(
+    m: Module, terms: Sequence[Value], combine: Callable[[Sequence[Value]], Value], name: str
+) -> Value:
+    """Return some terms combined, a few at a time; `tree_clocks` later."""
+    level = list(terms)
+    taken = 2**LAYERS_PER_CLOCK
+    for clock in range(tree_clocks(len(terms))):
+        parts = [combine(level[i : i + taken]) for i in range(0, len(level), taken)]
+        level = [Signal(len(part), name=f"{name}_{clock}_{i}") for i, part in enumerate(parts)]
+        m.d.sync += [register.eq(part) for register, part in zip(level, parts, strict=True)]
     return level[0]
 
 

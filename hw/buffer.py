@@ -8,18 +8,9 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from hw.attributes import BLOCK, NO_COLLISION
+from hw.queue import Marks
 from hw.stream import FrameGuard, Stream
-
-NO_COLLISION = {"no_rw_check": 1}
-"""Attribute of a memory that is never read and written at one address in one clock.
-
-Without it Yosys builds a bypass of a register and a multiplexer per bit around a block RAM, since
-a Verilog memory read in the clock of a write gives the old word.
-"""
-
-
-BLOCK = {"ram_style": "block"}
-"""Attribute of a memory that is wide and shallow: in LUTs it would cost more than what reads it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,21 +180,14 @@ class TokenBuffer(wiring.Component):
 
     def _marks(self, m: Module, beat: "_Beat") -> None:
         """Keep the marks of the time steps that are whole and not yet taken, oldest first."""
-        marks = [Signal(2, name=f"mark{i}") for i in range(self.shape.slots)]
-        count = Signal(range(self.shape.slots + 1))
-        left = Signal.like(count)
+        m.submodules.marks = marks = Marks(2, self.shape.slots)
         m.d.comb += [
-            self.waiting.eq(count != 0),
-            Cat(self.first, self.void).eq(marks[0]),
-            left.eq(count - self.take),
+            marks.write.eq(beat.commit),
+            marks.word.eq(Cat(beat.opening, beat.void)),
+            marks.pop.eq(self.take),
+            self.waiting.eq(marks.waiting),
+            Cat(self.first, self.void).eq(marks.oldest),
         ]
-        m.d.sync += count.eq(left + beat.commit)
-        for i, mark in enumerate(marks):
-            behind = marks[i + 1] if i + 1 < self.shape.slots else mark
-            with m.If(beat.commit & (left == i)):
-                m.d.sync += mark.eq(Cat(beat.opening, beat.void))
-            with m.Elif(self.take):
-                m.d.sync += mark.eq(behind)
 
     def _memory(self, m: Module, beat: "_Beat", released: list[Signal]) -> None:
         bits = ceil_log2(self.shape.groups)

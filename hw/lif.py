@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.arith import add_with_carry, multiply
-from hw.buffer import NO_COLLISION
+from hw.attributes import NO_COLLISION
 from hw.config import Array, Config, ConfigError, param
 from hw.stream import FaultCounter, FrameGuard, Stream, members
 
@@ -21,6 +22,9 @@ RAM_BEATS = 16
 An iCE40UP5K has 176 logic cells a block RAM of 16 bits a word: a word that is deeper than 11 beats
 saves more cells than its share of the device; distributed RAM (ECP5) is 16 deep.
 """
+
+SETTINGS = ("threshold", "bias")
+"""What can be loaded at run time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,16 @@ class LifConfig(Config):
     }  # fmt: skip
     SIM_SETTINGS: ClassVar[Mapping[str, Any]] = {"trace": True}
 
-    neurons: int = param(64, "neurons N", low=1, high=65536)
+    neurons: int = param(64, "neurons N", low=1, high=2**22)
     lanes: int = param(
         None, "neurons served in a clock", low=1, high=65536, derived="min(neurons, 16)"
     )
-    current_bits: int = param(8, "bits of an input current, signed", low=2, high=24)
+    channels: int = param(
+        None, "neurons after which loaded thresholds and biases repeat", low=1, high=2**22,
+        derived="neurons",
+    )  # fmt: skip
+    current_bits: int = param(8, "bits of an input current", low=1, high=24)
+    current_signed: bool = param(True, "input currents are signed")
     tau: float = param(2.0, "membrane time constant in time steps", low=1, high=1024)
     decay_input: bool = param(True, "the input is divided by tau as well (U = tau * h)")
     threshold: int = param(
@@ -80,11 +89,13 @@ class LifConfig(Config):
         derived="log2(tau) where tau is a power of two (exact), 16 elsewhere",
     )
     threshold_load: str = param(
-        "none", "thresholds loaded at run time", choices=("none", "shared", "neuron")
+        "none",
+        "thresholds loaded at run time: none, one, or one for each of `channels`",
+        choices=("none", "shared", "neuron"),
     )
     threshold_bits: int = param(16, "bits of a loaded threshold, unsigned", low=1, high=24)
     bias_load: str = param(
-        "none", "biases loaded at run time", choices=("none", "shared", "neuron")
+        "none", "biases loaded at run time, likewise", choices=("none", "shared", "neuron")
     )
     bias_bits: int = param(16, "bits of a loaded bias, signed", low=2, high=24)
     trace: bool = param(False, "a stream of the membrane beside the spikes")
@@ -94,12 +105,22 @@ class LifConfig(Config):
         exact = tau.denominator == 1 and not tau.numerator & (tau.numerator - 1)
         self.derive(
             lanes=min(self.neurons, 16),
+            channels=self.neurons,
             threshold=max(1, round(self.tau)) if self.decay_input else 1,
             fraction_bits=0 if self.tau in (1, 2) else 6,
             decay_bits=int(tau).bit_length() - 1 if exact else 16,
         )
+        if self.current_signed and self.current_bits < 2:
+            raise ConfigError("current_bits: want 2..24 with current_signed, got 1")
         if self.lanes > self.neurons:
             raise ConfigError(f"lanes: want at most neurons ({self.neurons}), got {self.lanes}")
+        if self.channels != self.neurons and (
+            self.neurons % self.channels or self.channels % self.lanes
+        ):
+            raise ConfigError(
+                f"channels: want neurons ({self.neurons}) or a divisor of it that is a multiple of "
+                f"lanes ({self.lanes}), got {self.channels}"
+            )
         if self.threshold_load != "none" and self.threshold >= 2**self.threshold_bits:
             raise ConfigError(
                 f"threshold: want at most {2**self.threshold_bits - 1} in threshold_bits "
@@ -117,6 +138,11 @@ class LifConfig(Config):
     def beats(self) -> int:
         """Beats of one time step."""
         return -(-self.neurons // self.lanes)
+
+    @property
+    def setting_beats(self) -> int:
+        """Beats of loaded thresholds or biases, where each neuron has its own."""
+        return -(-self.channels // self.lanes)
 
     @property
     def decay_factor(self) -> tuple[int, int]:
@@ -145,14 +171,19 @@ class LifConfig(Config):
         return (membrane * b + self.rounding) >> s
 
     @property
-    def membrane_range(self) -> tuple[int, int]:
-        """Least and greatest value that U or S can reach in any number of time steps.
+    def current_range(self) -> tuple[int, int]:
+        """Least and greatest input current."""
+        top = 2 ** (self.current_bits - self.current_signed)
+        return -top if self.current_signed else 0, top - 1
 
-        The least fixed point of the recurrence over intervals; the membrane is as wide as it
-        needs, and never wraps or saturates.
+    @property
+    def _ranges(self) -> tuple[int, int, int, int]:
+        """Least and greatest value that U can reach in any number of time steps, and those of S.
+
+        The least fixed point of the recurrence over intervals.
         """
         unit = 2**self.fraction_bits
-        x_low, x_high = -(2 ** (self.current_bits - 1)), 2 ** (self.current_bits - 1) - 1
+        x_low, x_high = self.current_range
         if self.bias_load == "none":
             x_low, x_high = x_low + self.bias, x_high + self.bias
         else:
@@ -163,7 +194,7 @@ class LifConfig(Config):
         if self.threshold_load != "none":
             t_low, t_high = unit, (2**self.threshold_bits - 1) * unit
         below = 1 if self.fire == "ge" else 0
-        low = high = 0
+        low = high = s_low = s_high = 0
         carry_low = carry_high = 0  # decay(S), with a delayed reset taken off
         while True:
             u_low, u_high = carry_low + x_low, carry_high + x_high
@@ -177,17 +208,29 @@ class LifConfig(Config):
             elif fires and self.reset == "soft" and self.reset_delay:
                 top = t_high if self.threshold_load != "none" else min(t_high, u_high)
                 carries += [self.decay(t_low) - top, self.decay(u_high) - t_low]
+                rests.append(u_high)
             elif fires and self.reset == "soft":
                 carries += [0, self.decay(u_high - t_low)]
+                rests.append(u_high - t_low)
             if (
-                low <= min(u_low, *rests)
+                low <= u_low
                 and high >= u_high
                 and carry_low <= min(carries)
                 and carry_high >= max(carries)
             ):
-                return low, high
-            low, high = min(low, u_low, *rests), max(high, u_high)
+                return low, high, s_low, s_high
+            low, high = min(low, u_low), max(high, u_high)
+            s_low, s_high = min(s_low, *rests), max(s_high, *rests)
             carry_low, carry_high = min(carry_low, *carries), max(carry_high, *carries)
+
+    @property
+    def membrane_range(self) -> tuple[int, int]:
+        """Least and greatest value that U or S can reach in any number of time steps.
+
+        The membrane is as wide as it needs, and never wraps or saturates.
+        """
+        low, high, s_low, s_high = self._ranges
+        return min(low, s_low), max(high, s_high)
 
     @property
     def membrane_bits(self) -> int:
@@ -195,24 +238,33 @@ class LifConfig(Config):
         return max(bits_for(bound, True) for bound in self.membrane_range)
 
     @property
+    def state(self) -> Shape:
+        """What holds S of a neuron: no wider than it can reach, which a hard reset bounds."""
+        _, _, low, high = self._ranges
+        if low >= 0:
+            return unsigned(bits_for(high))
+        return signed(max(bits_for(low, True), bits_for(high, True)))
+
+    @property
     def streams(self) -> tuple[Stream, ...]:
         shape: dict[str, Any] = {"beats": self.beats, "elements": self.neurons, "lanes": self.lanes}
         one: dict[str, Any] = {"beats": 1, "elements": 1, "lanes": 1}
+        own = shape | {"beats": self.setting_beats, "elements": self.channels}
         out = [
-            Stream("current", "in", width=self.current_bits, signed=True,
+            Stream("current", "in", width=self.current_bits, signed=self.current_signed,
                    help="input currents, neurons ascending", **shape, steps=self.timesteps),
         ]  # fmt: skip
         if self.threshold_load != "none":
             out.append(
                 Stream("threshold", "in", width=self.threshold_bits, signed=False, steps=1,
                        help="thresholds, taken between inferences", auxiliary=True,
-                       **(shape if self.threshold_load == "neuron" else one))
+                       **(own if self.threshold_load == "neuron" else one))
             )  # fmt: skip
         if self.bias_load != "none":
             out.append(
                 Stream("bias", "in", width=self.bias_bits, signed=True, steps=1,
                        help="biases, taken between inferences", auxiliary=True,
-                       **(shape if self.bias_load == "neuron" else one))
+                       **(own if self.bias_load == "neuron" else one))
             )  # fmt: skip
         out.append(Stream("spikes", "out", width=1, signed=False, help="spikes, neurons ascending",
                           **shape, steps=self.timesteps))  # fmt: skip
@@ -226,17 +278,15 @@ class LifConfig(Config):
 
     @property
     def stimulus(self) -> dict[str, Array]:
-        top = 2 ** (self.current_bits - 1)
-        arrays = {
-            "current": Array(("timesteps", "neurons"), -top, top - 1, "current", "input currents")
-        }
+        shape: tuple[str, ...] = ("timesteps", "neurons")
+        arrays = {"current": Array(shape, *self.current_range, "current", "input currents")}
         if self.threshold_load != "none":
-            shape = ("neurons",) if self.threshold_load == "neuron" else ()
+            shape = ("channels",) if self.threshold_load == "neuron" else ()
             arrays["threshold"] = Array(
                 shape, 1, 2**self.threshold_bits - 1, "threshold", "thresholds", optional=True
             )
         if self.bias_load != "none":
-            shape = ("neurons",) if self.bias_load == "neuron" else ()
+            shape = ("channels",) if self.bias_load == "neuron" else ()
             top = 2 ** (self.bias_bits - 1)
             arrays["bias"] = Array(shape, -top, top - 1, "bias", "biases", optional=True)
         return arrays
@@ -275,10 +325,9 @@ class LifConfig(Config):
         }
 
 
-class Lif(wiring.Component):
-    """N neurons on `lanes` parallel lanes, one beat of currents a clock for ever.
+class LifCore(wiring.Component):
+    """Charge, fire and reset: `lanes` neurons a clock, for whoever knows which they are.
 
-    A time step is ``beats = ceil(neurons / lanes)`` beats. Latency 1 clock, interval `beats`.
     The state of the next beat is read ahead (beats come in a known order), so charge, fire and
     reset are one clock and need no forwarding. It lies in memory from `RAM_BEATS` beats on; below,
     in a shift register that turns by one beat a beat, which needs no multiplexers, and whose
@@ -287,6 +336,169 @@ class Lif(wiring.Component):
     Two other forms were tried. Charge and fire in two clocks costs a register of U a lane and
     forwarding at few beats. Clearing the state in the last time step instead of masking it in the
     first saves an AND per state bit, but leaves the state of an inference that was cut short.
+
+    Combinational from `current` to `fired` and `membrane`.
+
+    Parameters
+    ----------
+    config : LifConfig
+    ahead : int
+        1, or 2: with a register behind each memory.
+
+    Attributes
+    ----------
+    current : in
+        `lanes` currents.
+    moves : Signal(), in
+        The neurons at hand take their currents now.
+    opening : Signal(), in
+        In the first time step of an inference.
+    beat, upcoming : Signal(range(beats)), in
+        Which they are, and which they will be in the next clock, or `ahead` clocks.
+    setting : Signal(range(setting_beats)), in
+        Which loaded thresholds and biases those will have.
+    threshold, bias : stream, in
+        As `Lif` has them, where the configuration has them.
+    fired : Signal(lanes), out
+    membrane : out
+        U after the reset, but for a delayed one.
+    fault : Signal(), out
+        A broken frame of settings is found, one pulse for each stream.
+    """
+
+    def __init__(self, config: LifConfig, ahead: int = 1) -> None:
+        self.config = config
+        self._ahead = ahead
+        settings = {s.name: In(s.signature) for s in config.streams if s.name in SETTINGS}
+        beat = range(max(config.beats, 2))
+        super().__init__(
+            settings
+            | {
+                "current": In(data.ArrayLayout(config.streams[0].element, config.lanes)),
+                "moves": In(1),
+                "opening": In(1),
+                "beat": In(beat),
+                "upcoming": In(beat),
+                "setting": In(range(max(config.setting_beats, 2))),
+                "fired": Out(config.lanes),
+                "membrane": Out(data.ArrayLayout(signed(config.membrane_bits), config.lanes)),
+                "fault": Out(max(len(settings), 1)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        c = self.config
+        m = Module()
+        settings: dict[str, Value] = {}
+        for name in SETTINGS:
+            if hasattr(self, name):
+                m.d.comb += self.fault[len(settings)].eq(self._loaded(m, name, settings))
+        state, after = self._state(m)
+        for lane in range(c.lanes):
+            setting = {n: v[lane % v.shape().length] for n, v in settings.items()}
+            threshold = setting.get("threshold", Const(c.threshold)) << c.fraction_bits
+            current = self.current[lane]
+            if c.bias_load != "none":
+                current = current + setting["bias"]
+            elif c.bias:
+                current = current + c.bias
+            charged = Signal(signed(c.membrane_bits), name=f"charged{lane}")
+            fired = self.fired[lane]
+            rest = Signal(signed(c.membrane_bits), name=f"rest{lane}")
+
+            before = Mux(self.opening, 0, state[lane].membrane)
+            charge = self._charge(before, current << c.fraction_bits)
+            if c.reset == "soft" and c.reset_delay:
+                charge = charge - Mux(state[lane].fired & ~self.opening, threshold, 0)
+            m.d.comb += [
+                charged.eq(charge),
+                fired.eq(charged >= threshold if c.fire == "ge" else charged > threshold),
+                rest.eq(charged),
+                after[lane].membrane.eq(rest),
+                self.membrane[lane].eq(charged if c.reset_delay else rest),
+            ]
+            if c.reset == "hard":
+                m.d.comb += rest.eq(Mux(fired, 0, charged))
+            elif c.reset == "soft" and c.reset_delay:
+                m.d.comb += after[lane].fired.eq(fired)
+            elif c.reset == "soft":
+                m.d.comb += rest.eq(charged - Mux(fired, threshold, 0))
+        return m
+
+    def _charge(self, before: Value, current: Value) -> Value:
+        """Return decay(before) + current."""
+        b, s = self.config.decay_factor
+        if (b, s) == (1, 1) and self.config.rounding:
+            # Half of it rounded up: the lost bit is a carry.
+            return add_with_carry(before >> 1, current, before[0])
+        return ((multiply(before, b) + self.config.rounding) >> s) + current
+
+    def _loaded(self, m: Module, name: str, settings: dict[str, Value]) -> Value:
+        """Put the loaded values of the beat at hand into `settings`; return when a frame breaks."""
+        port = getattr(self, name)
+        (stream,) = (s for s in self.config.streams if s.name == name)
+        init = getattr(self.config, name)
+        guard = m.submodules[f"{name}_guard"] = FrameGuard(stream)
+        wiring.connect(m, wiring.flipped(port), guard.i)
+        m.d.comb += guard.o.ready.eq(1)
+        shape = data.ArrayLayout(stream.element, stream.lanes)
+        if stream.beats == 1:
+            values = Signal(shape, init=[init] * stream.lanes, name=name, reset_less=True)
+            with m.If(guard.o.valid):
+                m.d.sync += values.eq(guard.o.payload.data)
+            settings[name] = values
+            return guard.fault
+        store = m.submodules[f"{name}_memory"] = memory.Memory(
+            shape=shape, depth=stream.beats, init=[[init] * stream.lanes] * stream.beats
+        )
+        write, read = store.write_port(), store.read_port()
+        m.d.comb += [
+            write.addr.eq(guard.beat),
+            write.data.eq(guard.o.payload.data),
+            write.en.eq(guard.o.valid),
+            read.addr.eq(self.setting),
+        ]
+        settings[name] = self._read(m, read.data, f"{name}_read")
+        return guard.fault
+
+    def _read(self, m: Module, word: data.View, name: str) -> data.View:
+        """Return what a memory reads, in time."""
+        for _ in range(self._ahead - 1):
+            register = Signal(word.shape(), name=name, reset_less=True)
+            m.d.sync += register.eq(word)
+            word = register
+        return word
+
+    def _state(self, m: Module) -> tuple[data.View, data.View]:
+        """Return (the state of the beat at hand, what it becomes when the beat moves)."""
+        c = self.config
+        fields = {"membrane": c.state}
+        if c.reset == "soft" and c.reset_delay:
+            fields["fired"] = unsigned(1)
+        shape = data.ArrayLayout(data.StructLayout(fields), c.lanes)
+        after = Signal(shape)
+        if c.beats < RAM_BEATS:
+            ring = [Signal(shape, name=f"state{i}") for i in range(c.beats)]
+            with m.If(self.moves):
+                m.d.sync += [a.eq(b) for a, b in zip(ring, [*ring[1:], after], strict=True)]
+            return ring[0], after
+        m.submodules.state = store = memory.Memory(
+            shape=shape, depth=c.beats, init=[], attrs=NO_COLLISION
+        )
+        write, read = store.write_port(), store.read_port()
+        m.d.comb += [
+            write.addr.eq(self.beat),
+            write.data.eq(after),
+            write.en.eq(self.moves),
+            read.addr.eq(self.upcoming),
+        ]
+        return self._read(m, read.data, "state_read"), after
+
+
+class Lif(wiring.Component):
+    """N neurons on `lanes` parallel lanes, one beat of currents a clock for ever.
+
+    A time step is ``beats = ceil(neurons / lanes)`` beats. Latency 1 clock, interval `beats`.
 
     Source: Spike-driven Transformer (arXiv 2307.01694), eq. 1-3; the exact integer form is derived
     in `LifConfig` (nested floors; U = 2h at tau 2).
@@ -298,7 +510,7 @@ class Lif(wiring.Component):
     Attributes
     ----------
     current : stream, in
-        `lanes` signed currents a beat.
+        `lanes` currents a beat.
     threshold, bias : stream, in
         Run-time settings, where the configuration has them: `lanes` elements a beat or one for
         all; one frame of a single time step. Always accepted, used from the next beat on; send
@@ -319,9 +531,15 @@ class Lif(wiring.Component):
         m = Module()
         m.submodules.guard = guard = FrameGuard(c.streams[0])
         wiring.connect(m, wiring.flipped(self.current), guard.i)
-        loads = [name for name in ("threshold", "bias") if hasattr(self, name)]
+        m.submodules.core = core = LifCore(c)
+        loads = [name for name in SETTINGS if hasattr(self, name)]
+        for name in loads:
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(core, name))
         m.submodules.fault_counter = faults = FaultCounter(1 + len(loads))
-        m.d.comb += [self.faults.eq(faults.count), faults.fault[0].eq(guard.fault)]
+        m.d.comb += [
+            self.faults.eq(faults.count),
+            faults.fault.eq(Cat(guard.fault, core.fault)),
+        ]
 
         # One beat in, one beat on each output.
         outputs = [self.spikes] + ([self.membrane] if c.trace else [])
@@ -339,112 +557,27 @@ class Lif(wiring.Component):
                 m.d.sync += o.valid.eq(0)
 
         # Beats come in order: the address of the next one is known, behind a broken frame too.
-        upcoming = Signal.like(guard.beat)
         at_end = guard.beat == c.beats - 1
-        m.d.comb += upcoming.eq(Mux(guard.broken | (moves & at_end), 0, guard.beat + moves))
-        settings = {}
-        for k, name in enumerate(loads):
-            settings[name], fault = self._loaded(m, name, upcoming)
-            m.d.comb += faults.fault[1 + k].eq(fault)
-
-        state, after = self._state(m, moves, guard.beat, upcoming)
+        restarts = guard.broken | (moves & at_end)
+        m.d.comb += [
+            core.current.eq(guard.o.payload.data),
+            core.moves.eq(moves),
+            core.opening.eq(guard.opening),
+            core.beat.eq(guard.beat),
+            core.upcoming.eq(Mux(restarts, 0, guard.beat + moves)),
+            core.setting.eq(core.upcoming),
+        ]
+        if c.channels < c.neurons:
+            setting = Signal.like(core.setting)
+            after = Mux(setting == c.setting_beats - 1, 0, setting + 1)
+            m.d.comb += core.setting.eq(Mux(restarts, 0, Mux(moves, after, setting)))
+            m.d.sync += setting.eq(core.setting)
         for lane in range(c.lanes):
-            idle = Const(0)
-            if lane >= c.neurons - (c.beats - 1) * c.lanes:
-                idle = at_end
-            setting = {n: v[lane % v.shape().length] for n, v in settings.items()}
-            threshold = setting.get("threshold", Const(c.threshold)) << c.fraction_bits
-            current = guard.o.payload.data[lane]
-            if c.bias_load != "none":
-                current = current + setting["bias"]
-            elif c.bias:
-                current = current + c.bias
-            charged = Signal(signed(c.membrane_bits), name=f"charged{lane}")
-            fired = Signal(name=f"fired{lane}")
-            rest = Signal(signed(c.membrane_bits), name=f"rest{lane}")
-
-            before = Mux(guard.opening, 0, state[lane].membrane)
-            charge = self._charge(before, current << c.fraction_bits)
-            if c.reset == "soft" and c.reset_delay:
-                charge = charge - Mux(state[lane].fired & ~guard.opening, threshold, 0)
-            m.d.comb += [
-                charged.eq(charge),
-                fired.eq(charged >= threshold if c.fire == "ge" else charged > threshold),
-                rest.eq(charged),
-                after[lane].membrane.eq(rest),
-            ]
-            if c.reset == "hard":
-                m.d.comb += rest.eq(Mux(fired, 0, charged))
-            elif c.reset == "soft" and c.reset_delay:
-                m.d.comb += after[lane].fired.eq(fired)
-            elif c.reset == "soft":
-                m.d.comb += rest.eq(charged - Mux(fired, threshold, 0))
+            idle = at_end if lane >= c.neurons - (c.beats - 1) * c.lanes else Const(0)
             with m.If(taken):
-                m.d.sync += self.spikes.payload.data[lane].eq(fired & ~idle)
+                m.d.sync += self.spikes.payload.data[lane].eq(core.fired[lane] & ~idle)
                 if c.trace:
-                    seen = charged if c.reset_delay else rest
-                    m.d.sync += self.membrane.payload.data[lane].eq(Mux(idle, 0, seen))
+                    m.d.sync += self.membrane.payload.data[lane].eq(
+                        Mux(idle, 0, core.membrane[lane])
+                    )
         return m
-
-    def _charge(self, before: Value, current: Value) -> Value:
-        """Return decay(before) + current."""
-        b, s = self.config.decay_factor
-        if (b, s) == (
-            1,
-            1,
-        ) and self.config.rounding:  # half of it rounded up: the lost bit is a carry
-            return add_with_carry(before >> 1, current, before[0])
-        return ((multiply(before, b) + self.config.rounding) >> s) + current
-
-    def _loaded(self, m: Module, name: str, upcoming: Value) -> tuple[Value, Value]:
-        """Return (the loaded values of the beat at hand, pulse of a broken frame)."""
-        port = getattr(self, name)
-        (stream,) = (s for s in self.config.streams if s.name == name)
-        init = getattr(self.config, name)
-        guard = m.submodules[f"{name}_guard"] = FrameGuard(stream)
-        wiring.connect(m, wiring.flipped(port), guard.i)
-        m.d.comb += guard.o.ready.eq(1)
-        shape = data.ArrayLayout(stream.element, stream.lanes)
-        if stream.beats == 1:
-            values = Signal(shape, init=[init] * stream.lanes, name=name, reset_less=True)
-            with m.If(guard.o.valid):
-                m.d.sync += values.eq(guard.o.payload.data)
-            return values, guard.fault
-        store = m.submodules[f"{name}_memory"] = memory.Memory(
-            shape=shape, depth=stream.beats, init=[[init] * stream.lanes] * stream.beats
-        )
-        write, read = store.write_port(), store.read_port()
-        m.d.comb += [
-            write.addr.eq(guard.beat),
-            write.data.eq(guard.o.payload.data),
-            write.en.eq(guard.o.valid),
-            read.addr.eq(upcoming),
-        ]
-        return read.data, guard.fault
-
-    def _state(
-        self, m: Module, moves: Value, beat: Value, upcoming: Value
-    ) -> tuple[data.View, data.View]:
-        """Return (the state of the beat at hand, what it becomes when the beat moves)."""
-        c = self.config
-        fields = {"membrane": signed(c.membrane_bits)}
-        if c.reset == "soft" and c.reset_delay:
-            fields["fired"] = 1
-        shape = data.ArrayLayout(data.StructLayout(fields), c.lanes)
-        after = Signal(shape)
-        if c.beats < RAM_BEATS:
-            ring = [Signal(shape, name=f"state{i}") for i in range(c.beats)]
-            with m.If(moves):
-                m.d.sync += [a.eq(b) for a, b in zip(ring, [*ring[1:], after], strict=True)]
-            return ring[0], after
-        m.submodules.state = store = memory.Memory(
-            shape=shape, depth=c.beats, init=[], attrs=NO_COLLISION
-        )
-        write, read = store.write_port(), store.read_port()
-        m.d.comb += [
-            write.addr.eq(beat),
-            write.data.eq(after),
-            write.en.eq(moves),
-            read.addr.eq(upcoming),
-        ]
-        return read.data, after

@@ -1,10 +1,10 @@
-"""A queue at the end of a pipeline that never waits."""
+"""Queues."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.buffer import NO_COLLISION
+from hw.attributes import BLOCK, NO_COLLISION
 
 
 class OutputQueue(wiring.Component):
@@ -87,4 +87,129 @@ class OutputQueue(wiring.Component):
         with m.If(self.issued != leaves):
             m.d.sync += credit.eq(credit + Mux(leaves, 1, -1))
         m.d.sync += self.room.eq(credit > self._unasked)
+        return m
+
+
+class Marks(wiring.Component):
+    """A queue of a few bits in flip-flops: what is written is there in the next clock.
+
+    Parameters
+    ----------
+    width, depth : int
+
+    Attributes
+    ----------
+    write : Signal(), in
+        Only with room.
+    word : Signal(width), in
+    waiting : Signal(), out
+    oldest : Signal(width), out
+    will_wait, to_come : Signal(), Signal(width), out
+        The same in the next clock, if none is popped.
+    will_follow, to_follow : Signal(), Signal(width), out
+        The same in the next clock, if one is.
+    pop : Signal(), in
+        Only while one is `waiting`.
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        self._depth = depth
+        super().__init__(
+            {
+                "write": In(1),
+                "word": In(width),
+                "waiting": Out(1),
+                "oldest": Out(width),
+                "will_wait": Out(1),
+                "to_come": Out(width),
+                "will_follow": Out(1),
+                "to_follow": Out(width),
+                "pop": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        marks = [Signal.like(self.word, name=f"mark{i}") for i in range(self._depth)]
+        waits = Signal(self._depth)  # from the oldest one up
+        left = Mux(self.pop, waits >> 1, waits)
+        m.d.sync += waits.eq(Mux(self.write, Cat(1, left), left))
+        follows = waits[1] if self._depth > 1 else Const(0)
+        m.d.comb += [
+            self.waiting.eq(waits[0]),
+            self.oldest.eq(marks[0]),
+            self.will_wait.eq(waits[0] | self.write),
+            self.to_come.eq(Mux(waits[0], marks[0], self.word)),
+            self.will_follow.eq(follows | self.write),
+            self.to_follow.eq(Mux(follows, marks[min(1, self._depth - 1)], self.word)),
+        ]
+        for i, mark in enumerate(marks):
+            follows = i + 1 < self._depth and waits[i + 1]
+            with m.If(self.pop | ~waits[i]):  # whatever comes where none waits
+                m.d.sync += mark.eq(
+                    Mux(self.pop & follows, marks[min(i + 1, self._depth - 1)], self.word)
+                )
+        return m
+
+
+class BlockQueue(wiring.Component):
+    """A queue in block RAM with a register behind it; whatever comes is there three clocks later.
+
+    Parameters
+    ----------
+    width : int
+    depth : int
+        Words; two more are behind the memory.
+
+    Attributes
+    ----------
+    write : Signal(), in
+        Only while not `full`.
+    word : Signal(width), in
+    full : Signal(), out
+    valid, data, ready : out, out, in
+        The output.
+    """
+
+    def __init__(self, width: int, depth: int) -> None:
+        self._depth = depth
+        super().__init__(
+            {
+                "write": In(1),
+                "word": In(width),
+                "full": Out(1),
+                "valid": Out(1),
+                "data": Out(width),
+                "ready": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # A word is read a clock after it was written, or later.
+        m.submodules.memory = store = memory.Memory(
+            shape=len(self.word), depth=self._depth, init=[], attrs=NO_COLLISION | BLOCK
+        )
+        write, read = store.write_port(), store.read_port()
+        stored = Signal(range(self._depth + 1))
+        fetch = Signal()
+        fetched = Signal()
+        moves = fetched & (self.ready | ~self.valid)
+        m.d.comb += [
+            fetch.eq((stored != 0) & (~fetched | moves)),
+            self.full.eq(stored == self._depth),
+            write.data.eq(self.word),
+            write.en.eq(self.write),
+            read.en.eq(fetch),
+        ]
+        m.d.sync += [
+            stored.eq(stored + self.write - fetch),
+            fetched.eq(fetch | (fetched & ~moves)),
+            self.valid.eq(moves | (self.valid & ~self.ready)),
+        ]
+        with m.If(moves):
+            m.d.sync += self.data.eq(read.data)
+        for counts, address in ((self.write, write.addr), (fetch, read.addr)):
+            with m.If(counts):
+                m.d.sync += address.eq(Mux(address == self._depth - 1, 0, address + 1))
         return m

@@ -55,6 +55,9 @@ class Stream:
         Not part of the main flow (run-time settings, traces); always named in the ports.
     ahead : int
         Inputs: beats accepted with nothing coming on the other inputs.
+    lockstep : bool
+        It is joined with another one beat by beat, unbuffered: a stray `first` may cost the
+        inference behind it too (`hw.lockstep.Lockstep`).
     """
 
     name: str
@@ -68,6 +71,7 @@ class Stream:
     help: str
     auxiliary: bool = False
     ahead: int = 0
+    lockstep: bool = False
 
     @property
     def element(self) -> ShapeLike:
@@ -131,6 +135,8 @@ class FrameGuard(wiring.Component):
         What a frame is.
     joined : bool
         The stream is one of several whose inferences belong together.
+    lockstep : bool
+        Whoever joins them does so beat by beat, and needs the last three attributes.
 
     Attributes
     ----------
@@ -150,12 +156,19 @@ class FrameGuard(wiring.Component):
         What moves or is refused now breaks the frame; `beat` goes back to 0.
     fault : Signal(), out
         A broken frame is found; once for an inference.
+    whole, failed : Signal(), out
+        The last beat of an inference moves, or one is voided: for each, one of them once.
+    dissolved : Signal(), out
+        The inference at hand was begun by a stray `first`, and is none.
+    in_final : Signal(), out
+        The beat on `o` is of the last time step of an inference.
     """
 
-    def __init__(self, stream: Stream, *, joined: bool = False) -> None:
+    def __init__(self, stream: Stream, *, joined: bool = False, lockstep: bool = False) -> None:
         self._beats = stream.beats
         self._steps = stream.steps
         self._joined = joined
+        self._lockstep = lockstep
         super().__init__(
             {
                 "i": In(stream.signature),
@@ -167,6 +180,11 @@ class FrameGuard(wiring.Component):
                 "broken": Out(1),
                 "fault": Out(1),
             }
+            | (
+                dict.fromkeys(("whole", "failed", "dissolved", "in_final"), Out(1))
+                if lockstep
+                else {}
+            )
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -178,30 +196,38 @@ class FrameGuard(wiring.Component):
         # Where the next beat is, known before it comes: the beat itself arrives late in its clock.
         at_end = Signal(init=self._beats == 1)
         at_start = Signal(init=1)  # of an inference
-        in_final = Signal(init=self._steps == 1)  # the last time step of an inference
+        in_final = Signal(init=self._steps == 1)
         early = Signal()  # an inference begins before the last one is whole
         missing = Signal()  # an inference does not begin where it must
         placed = Signal()  # it begins where it must, or goes on
         cut = Signal()  # `last` is not where it must be
-        drop = Signal()
+        holds_first = Signal()  # a `first` that comes now can't move yet
+        long = Signal()  # behind half an inference that began without `first`
         stray = Signal()  # if `first` comes now, the inference at hand was begun by a stray one
         stray_last = Signal()  # if `last` does
         owed = Signal()  # what was dropped was an inference, whose mark comes before the next one
         # While frames are being dropped, `at_start` is 1.
         m.d.comb += [
             early.eq(i.valid & i.payload.first & ~at_start),
-            drop.eq(lost & ~i.payload.first),
             missing.eq(i.valid & ~i.payload.first & at_start & ~lost),
             placed.eq(i.valid & (i.payload.first == at_start) & ~owed),
             cut.eq(placed & (i.payload.last != at_end)),
             o.payload.eq(i.payload),
             o.valid.eq(placed & (i.payload.last == at_end)),
-            i.ready.eq(drop | (o.ready & ~(early & ~stray) & ~owed)),
+            i.ready.eq(Mux(i.payload.first, o.ready & ~holds_first, lost | o.ready)),
+            holds_first.eq((~at_start & ~stray) | long),
             self.done.eq(o.valid & o.ready & at_end),
             self.broken.eq((early | missing | cut) & o.ready),
             self.fault.eq(self.broken & ~(cut & i.payload.last & stray_last)),
             self.void.eq((self.fault & ~missing & self.opening) | (owed & o.ready)),
         ]
+        if self._lockstep:
+            m.d.comb += [
+                self.whole.eq(self.done & in_final),
+                self.failed.eq(self.void | ((early | cut) & o.ready & ~self.opening)),
+                self.dissolved.eq(self.broken & ~self.fault),
+                self.in_final.eq(in_final),
+            ]
         with m.If(o.ready):
             with m.If(early | missing | cut):
                 m.d.sync += [
@@ -222,9 +248,9 @@ class FrameGuard(wiring.Component):
                         in_final.eq(self._before(step, self._steps)),
                     ]
         if self._joined:
-            whole = self.done & in_final
+            ends = o.valid & at_end & in_final
             self._count_on(
-                m, step, at_start, at_end, whole, early, missing, cut, stray, stray_last, owed
+                m, step, at_start, at_end, ends, early, missing, cut, stray, stray_last, owed, long
             )
         return m
 
@@ -234,14 +260,13 @@ class FrameGuard(wiring.Component):
         return Const(1) if length == 1 else count == length - 2
 
     def _count_on(
-        self, m: Module, step: Signal, at_start: Signal, at_end: Signal, whole: Value,
+        self, m: Module, step: Signal, at_start: Signal, at_end: Signal, ends: Value,
         early: Signal, missing: Signal, cut: Signal, stray: Signal,
-        stray_last: Signal, owed: Signal,
+        stray_last: Signal, owed: Signal, long: Signal,
     ) -> None:  # fmt: skip
         """Count beats behind a fault to find `stray`, `stray_last` and `owed`."""
         doubt = Signal()  # behind an early `first`: the count goes on from where it broke in
         hole = Signal()  # behind a missing `first`: the count is of what was dropped
-        long = Signal()  # behind half an inference of it
         beat_count, step_count = Signal.like(self.beat), Signal.like(step)
         end, start = Signal(), Signal()  # where the counts are: like `at_end` and `at_start`
         i, o = self.i, self.o
@@ -260,7 +285,7 @@ class FrameGuard(wiring.Component):
             ]
             with m.If(end):
                 m.d.sync += step_count.eq(Mux(step_count == self._steps - 1, 0, step_count + 1))
-            with m.If(early | cut | whole):
+            with m.If(early | cut | ends):
                 m.d.sync += doubt.eq(0)
             step_of_half, beat_of_half = divmod(half - 1, self._beats)
             with m.If(hole & (step_count == step_of_half) & (beat_count == beat_of_half)):
@@ -309,8 +334,8 @@ class AxiShell(wiring.Component):
 
     No beat moves on any port in a clock with `rst` at 1: an Amaranth register is only reset by
     that clock's edge, and combinational `ready` would take a beat that is lost. A unit may see one
-    that it does not get then, and forgets it: only settings outlast a reset, so `valid` of the
-    other streams does without the gate, which would be in front of a `FrameGuard`'s whole logic.
+    then that did not move, and forgets it: only settings outlast a reset. So what goes into it
+    does without the gate, which would be in front of a `FrameGuard`'s whole logic.
 
     Parameters
     ----------
@@ -362,6 +387,6 @@ class AxiShell(wiring.Component):
                     tlast.eq(inner.payload.last),
                     tuser.eq(inner.payload.first),
                     tvalid.eq(inner.valid & running),
-                    inner.ready.eq(tready & running),
+                    inner.ready.eq(tready),
                 ]
         return m

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from hw.attention import AttentionConfig, attention
 from hw.config import Config
 from hw.lif import Lif, LifConfig
+from hw.sdsa import Sdsa, SdsaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,4 +29,5 @@ class Top:
 TOPS: dict[str, Top] = {
     "lif": Top(LifConfig, Lif, "leaky integrate-and-fire neurons, exact in integers"),
     "attention": Top(AttentionConfig, attention, "stochastic spiking attention on bitstreams"),
+    "sdsa": Top(SdsaConfig, Sdsa, "spike-driven self-attention, mask and add only"),
 }

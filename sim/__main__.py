@@ -1,11 +1,11 @@
 """Command: run the test bench of a top, or data of one's own, on its Verilog."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,12 @@ from hw.tops import TOPS
 from sim import arrays
 from sim.job import Job
 from sim.netlist import FAMILIES, synthesise
-from sim.reference import Reference
+from sim.play import play
 from sim.runner import (
     BENCH,
-    PLAYBACK,
     SIMULATORS,
     BuildError,
     Design,
-    Outcome,
     RunError,
     build,
     require,
@@ -135,7 +133,7 @@ def main(
     job = Job(subject.top, config.asdict(), seed)
     with console.status(f"Building and running with {simulator}"):
         if data:
-            answer = play(subject, simulator, job, *data, result)
+            answer = own(subject, simulator, job, *data, result)
         else:
             answer = test(subject, simulator, job)
     report(facts | answer, as_json)
@@ -225,10 +223,11 @@ def synthesised(subject: Subject, family: str) -> Subject:
     return dataclasses.replace(subject, design=design, remarks=remarks)
 
 
-def simulate(subject: Subject, simulator: str, job: Job, module: str) -> list[Outcome]:
-    """Return the outcomes of the tests in a module."""
+@contextlib.contextmanager
+def refusals(subject: Subject, simulator: str) -> Iterator[None]:
+    """Tell what the simulator refuses, or that it ended early."""
     try:
-        return run(build(subject.design, simulator), subject.design, simulator, job, module)
+        yield
     except BuildError as refused:
         message = f"{simulator}: {refused}"
         if subject.file:
@@ -240,7 +239,8 @@ def simulate(subject: Subject, simulator: str, job: Job, module: str) -> list[Ou
 
 def test(subject: Subject, simulator: str, job: Job) -> dict[str, Any]:
     """Run the test bench."""
-    outcomes = simulate(subject, simulator, job, BENCH)
+    with refusals(subject, simulator):
+        outcomes = run(build(subject.design, simulator), subject.design, simulator, job, BENCH)
     count = {
         status: sum(outcome.status == status for outcome in outcomes)
         for status in ("passed", "failed", "skipped")
@@ -248,7 +248,7 @@ def test(subject: Subject, simulator: str, job: Job) -> dict[str, Any]:
     return {**count, "tests": [dataclasses.asdict(outcome) for outcome in outcomes]}
 
 
-def play(
+def own(
     subject: Subject,
     simulator: str,
     job: Job,
@@ -257,40 +257,19 @@ def play(
     result: Path | None,
 ) -> dict[str, Any]:
     """Send the user's data through the top; compare and store what comes out."""
-    config = subject.config
-    length = len(next(iter(batch.values())))
-    with tempfile.TemporaryDirectory(prefix="spikewright_") as name:
-        stimulus, raw = Path(name, "stimulus.npz"), Path(name, "raw.npz")
-        np.savez(stimulus, allow_pickle=False, **batch)
-        job = dataclasses.replace(job, stimulus=str(stimulus), result=str(raw))
-        (outcome,) = simulate(subject, simulator, job, PLAYBACK)
-        if not raw.exists():
-            raise CheckFailed(outcome.message)
-        with np.load(raw) as file:
-            came = dict(file)
-    got: arrays.Arrays = {}
-    for name, array in config.result.items():
-        size = (length, *arrays.shape(config, array))
-        dtype = np.uint8 if (array.low, array.high) == (0, 1) else np.int64
-        if came[name].size != np.prod(size):
-            steps, due = len(came[name]), length * config.timesteps
-            raise CheckFailed(f"{name}: {steps} time steps came out, expected {due}; no result")
-        got[name] = came[name].astype(dtype).reshape(size)
-
-    reference = Reference(subject.top, config)
-    golden = [
-        reference.run({name: values[b] for name, values in batch.items()}) for b in range(length)
-    ]
-    want = {name: np.array([inference[name] for inference in golden]) for name in got}
-    wrong = arrays.mismatch(config, want, got) or outcome.message
+    with refusals(subject, simulator):
+        played = play(build(subject.design, simulator), subject.design, simulator, job, batch)
+    wrong = arrays.mismatch(subject.config, played.golden, played.results) or played.message
     if result:
-        kept = got if batched else {name: values[0] for name, values in got.items()}
-        arrays.save(result, kept | {"cycles": came["cycles"]})
+        kept = played.results
+        if not batched:
+            kept = {name: values[0] for name, values in kept.items()}
+        arrays.save(result, kept | {"cycles": np.array(played.clocks)})
     if wrong:
         raise CheckFailed(wrong + (f"; {result} holds what came out" if result else ""))
     return {
-        "inferences": length,
-        "cycles": int(came["cycles"]),
+        "inferences": len(next(iter(batch.values()))),
+        "cycles": played.clocks,
         "result": str(result) if result else None,
     }
 

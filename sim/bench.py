@@ -100,17 +100,17 @@ async def timing(dut: Any) -> None:
 
 @cocotb.test()
 async def valid_does_not_wait(dut: Any) -> None:
-    """Present the first beat of every output while no output is ready."""
+    """Present the first beat of every output while it is not ready."""
     bench = await Bench.after_reset(dut, JOB, "valid_does_not_wait")
-    bench.hold(bench.outputs)
-    bench.send(bench.draw())
-    await bench.quiet()
     for s in bench.outputs:
+        bench.hold([s])
+        bench.send(bench.draw())
+        await bench.quiet()
         port = bench.monitor.ports[s.name]
         assert port.offered, f"{port.prefix}: tvalid waits for tready"
         assert not port.beats
-    bench.stall("none")
-    await bench.finish()
+        bench.stall("none")
+        await bench.finish()
 
 
 @cocotb.test(skip=len(INPUTS) < 2)
@@ -156,6 +156,7 @@ async def break_one(bench: Bench, chances: dict[str, float], kind: str | None = 
     arrays = bench.draw()
     beats = bench.words(arrays)
     steps = CONFIG.timesteps
+    costs_next = False
     for s in bench.inputs:
         if bench.rng.random() >= chances[s.name]:
             continue
@@ -165,9 +166,12 @@ async def break_one(bench: Bench, chances: dict[str, float], kind: str | None = 
         bench.expect_faults(1 if joined else broken.faults)
         beats[s.name] = broken.words
         steps = min(steps, broken.steps)
+        costs_next |= broken.costs_next
     bench.queue(beats)
     if steps:
         bench.expect(arrays, steps)
+    if costs_next:
+        bench.queue(bench.words(bench.draw()))
     bench.send(bench.draw())
 
 

@@ -21,11 +21,14 @@ class Broken:
     faults : int
         What a stream counts that stands alone. Where streams are joined a stray mark is found to
         be one, and all kinds count 1.
+    costs_next : bool
+        The inference behind it is lost as well.
     """
 
     words: list[Word]
     steps: int
     faults: int = 1
+    costs_next: bool = False
 
 
 def _early_last(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
@@ -52,12 +55,14 @@ def _missing_first(stream: Stream, words: list[Word], rng: np.random.Generator) 
 def _stray_first(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:
     """Mark a beat inside a time step as the first of an inference.
 
-    It is believed, so what is left of the time step breaks that inference as well.
+    It is believed, so what is left of the time step breaks that inference as well. Where streams
+    are in lockstep, beats of the others' next inference have moved with it by then.
     """
     step, beat = int(rng.integers(stream.steps)), int(rng.integers(1, stream.beats))
     i = step * stream.beats + beat
     words[i] = *words[i][:2], 1
-    return Broken(words, step, faults=2)
+    costs_next = stream.lockstep and beat < stream.beats - 1
+    return Broken(words, step, faults=2, costs_next=costs_next)
 
 
 def _cut_short(stream: Stream, words: list[Word], rng: np.random.Generator) -> Broken:

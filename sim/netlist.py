@@ -81,7 +81,9 @@ def synthesise(design: Design, family: str) -> Design:
         folder = Path(name)
         (folder / source).write_text(design.files[source])
         yosys(
-            f"{read} {source}; {facts.command} -top {design.name}; write_json netlist.json",
+            # A style that is asked for would override a command's -nobram.
+            f"{read} {source}; setattr -unset ram_style */m:*; "
+            f"{facts.command} -top {design.name}; write_json netlist.json",
             cwd=folder,
         )
         if facts.absorbs:

@@ -94,8 +94,15 @@ def require(simulator: str) -> None:
         raise UserError(f"Verilator needs {', '.join(missing)}: apt-get install g++ make perl")
 
 
-def build(design: Design, simulator: str) -> Path:
+def build(design: Design, simulator: str, *, toggles: bool = False) -> Path:
     """Return the folder of the built design, from an earlier build if there is one.
+
+    Parameters
+    ----------
+    design : Design
+    simulator : str
+    toggles : bool
+        Count transitions in all modules but those of the first file; of Verilator alone.
 
     Raises
     ------
@@ -105,6 +112,8 @@ def build(design: Design, simulator: str) -> Path:
     """
     require(simulator)
     arguments = _arguments(design, simulator)
+    if toggles:
+        arguments.append("--coverage-toggle")
     facts = [
         design.name,
         sorted(design.files.items()),
@@ -121,7 +130,7 @@ def build(design: Design, simulator: str) -> Path:
     with _folder(f"{target.name}-") as staging:
         files = dict(design.files)
         if simulator == "verilator":
-            files["ports.vlt"] = _ports(design.name)
+            files["ports.vlt"] = _ports(design)
         for name, text in files.items():
             (staging / name).write_text(text)
         log = staging / "build.log"
@@ -167,16 +176,19 @@ def _arguments(design: Design, simulator: str) -> list[str]:
     ]
 
 
-def _ports(name: str) -> str:
+def _ports(design: Design) -> str:
     """Return the configuration of Verilator that lets a bench at the ports of a top."""
     lines = [
-        f'public_flat_rw -module "{name}" -var "{port}"'
+        f'public_flat_rw -module "{design.name}" -var "{port}"'
         for port in ("clk", "rst", "faults", "*_axis*")
     ]
+    lines.append(f'coverage_off -file "*/{next(iter(design.files))}"')
     return "\n".join(["`verilator_config", *lines, ""])
 
 
-def run(built: Path, design: Design, simulator: str, job: Job, module: str) -> list[Outcome]:
+def run(
+    built: Path, design: Design, simulator: str, job: Job, module: str, counts: Path | None = None
+) -> list[Outcome]:
     """Run all tests of a cocotb module.
 
     Parameters
@@ -187,6 +199,8 @@ def run(built: Path, design: Design, simulator: str, job: Job, module: str) -> l
     simulator : str
     job : Job
     module : {BENCH, PLAYBACK}
+    counts : Path, optional
+        Where the transitions go that a build with `toggles` counts.
 
     Returns
     -------
@@ -212,7 +226,11 @@ def run(built: Path, design: Design, simulator: str, job: Job, module: str) -> l
                 test_dir=folder,
                 results_xml=str(results),
                 seed=job.seed,
-                plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{job.seed % 2**31 + 1}"],
+                plusargs=[
+                    "+verilator+rand+reset+2",
+                    f"+verilator+seed+{job.seed % 2**31 + 1}",
+                    *([f"+verilator+coverage+file+{counts}"] if counts else []),
+                ],
                 extra_env={
                     VARIABLE: str(folder / "job.json"),
                     "COCOTB_LOG_LEVEL": "WARNING",

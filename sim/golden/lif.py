@@ -17,8 +17,8 @@ def lif(
     parameters : mapping
         ``tau, threshold, reset, reset_delay, fire, bias, fraction_bits, decay_bits``.
     arrays : mapping
-        ``current`` [T, N] int; ``threshold`` and ``bias``, [N] or [], take the place of the
-        parameters where they are given.
+        ``current`` [T, N] int; ``threshold`` and ``bias``, [C] or [], take the place of the
+        parameters where they are given; neuron n has the one of channel n mod C.
     state : None
         Nothing runs on over inferences.
 
@@ -41,8 +41,11 @@ def lif(
     upward = parameters["fire"] == "gt"
     halving = factor & (factor - 1) == 0  # the decay is 2^-k, where directed rounding is exact
 
-    threshold = np.asarray(arrays.get("threshold", parameters["threshold"]), np.int64) * unit
-    bias = np.asarray(arrays.get("bias", parameters["bias"]), np.int64)
+    threshold, bias = (
+        np.resize(np.asarray(arrays.get(name, parameters[name]), np.int64), current.shape[1])
+        for name in ("threshold", "bias")
+    )
+    threshold = threshold * unit
     soft, hard = parameters["reset"] == "soft", parameters["reset"] == "hard"
     delayed = parameters["reset_delay"]
 

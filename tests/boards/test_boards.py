@@ -29,7 +29,7 @@ def run(*arguments):
             ["--board", "icebraker"],
             "error: --board: there is no 'icebraker'; nearest is icebreaker",
         ),
-        (["--board", "icebreaker"], "error: --top is missing: want one of attention, lif"),
+        (["--board", "icebreaker"], "error: --top is missing: want one of attention, lif, sdsa"),
         (
             ["--board", "icebreaker", "--top", "atention"],
             "error: --top: there is no 'atention'; nearest is attention",

@@ -52,8 +52,8 @@ def test_help_parameters(call, top):
     fields = TOPS[top].config.parameters()
     assert [p["name"] for p in facts["parameters"]] == [f.name for f in fields]
     for field in fields:
-        (line,) = (row for row in text.splitlines() if row.split()[:1] == [field.name])
-        assert field.type.__name__ in line
+        row = [field.name, field.type.__name__]
+        assert [line.split()[:2] for line in text.splitlines()].count(row) == 1
     for name, preset in TOPS[top].config.PRESETS.items():
         assert facts["presets"][name] == dict(preset)
         assert name in text
@@ -67,7 +67,7 @@ def test_help_parameters(call, top):
         (["--top", "lif", "--preset", "cifra"], ["cifra", "cifar"]),
         (["--top", "lif", "--set", "nuerons=3"], ["nuerons", "neurons"]),
         (["--top", "lif", "--set", "heads=3"], ["heads", "attention"]),
-        (["--top", "lif", "--set", "neurons=0"], ["neurons", "1..65536", "0"]),
+        (["--top", "lif", "--set", "neurons=0"], ["neurons", "1..4194304", "0"]),
         (["--top", "lif", "--set", "neurons"], ["name=value", "neurons"]),
         (["--top", "lif", "--name", "a-b"], ["--name", "a-b"]),
         (["--top", "lif", "--name", "wire"], ["--name", "wire", "keyword"]),

@@ -66,9 +66,9 @@ def test_presets_are_valid_and_frozen(top):
     ("top", "settings", "message"),
     [
         ("lif", {"neurons": 4, "lanes": 5}, r"lanes: want at most neurons \(4\), got 5"),
-        ("lif", {"neurons": 0}, r"neurons: want 1\.\.65536, got 0"),
-        ("lif", {"neurons": 4.0}, r"neurons: want 1\.\.65536, got 4\.0"),
-        ("lif", {"neurons": True}, r"neurons: want 1\.\.65536, got True"),
+        ("lif", {"neurons": 0}, r"neurons: want 1\.\.4194304, got 0"),
+        ("lif", {"neurons": 4.0}, r"neurons: want 1\.\.4194304, got 4\.0"),
+        ("lif", {"neurons": True}, r"neurons: want 1\.\.4194304, got True"),
         ("lif", {"tau": 0.5}, r"tau: want 1\.\.1024, got 0\.5"),
         ("lif", {"tau": float("nan")}, r"tau: want 1\.\.1024, got nan"),
         ("lif", {"reset": "Hard"}, r"reset: want hard \| soft \| none, got 'Hard'"),
@@ -99,4 +99,4 @@ def test_bounds_in_words():
     fields = {f.name: f for f in TOPS["lif"].config.parameters()}
     assert bounds(fields["fire"]) == "ge | gt"
     assert bounds(fields["trace"]) == "true | false"
-    assert bounds(fields["neurons"]) == "1..65536"
+    assert bounds(fields["neurons"]) == "1..4194304"

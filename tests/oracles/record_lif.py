@@ -42,14 +42,8 @@ approaches.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import hashlib
-import io
-import json
-import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +51,7 @@ from pathlib import Path
 import numpy as np
 import snntorch
 import torch
+from recording import assemble, main
 from spikingjelly.activation_based import neuron
 
 RECORDING = Path(__file__).resolve().with_name("lif.npz")
@@ -273,179 +268,12 @@ def record() -> dict[str, np.ndarray]:
     for case in cases():
         current = case.current()
         spikes, membrane = case.run(current)
-        metadata.append(json.dumps(case.metadata(spikes, membrane), sort_keys=True))
+        metadata.append(case.metadata(spikes, membrane))
         arrays[f"{case.name}.current"] = current
         arrays[f"{case.name}.spikes"] = spikes
         arrays[f"{case.name}.membrane"] = membrane
-    recorder = json.dumps({name: version(name) for name in ("numpy", "torch")})
-    return {"cases": np.array(metadata), "recorder": np.array(recorder), **arrays}
-
-
-def pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """Pack arrays into the bytes of an npz file.
-
-    ``numpy.savez_compressed`` takes the time stamps that ``zipfile`` gives, which differ between
-    versions of Python. Here they are fixed, and so is the system that made the entry.
-
-    Parameters
-    ----------
-    arrays : dict
-        The arrays by name.
-
-    Returns
-    -------
-    bytes
-        The file. Same arrays, same bytes, as far as it is the same zlib.
-    """
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
-    return file.getvalue()
-
-
-def difference(recorded: dict[str, np.ndarray], made: dict[str, np.ndarray]) -> str | None:
-    """Find the first difference between two recordings.
-
-    Parameters
-    ----------
-    recorded, made : dict
-        Arrays by name.
-
-    Returns
-    -------
-    str or None
-        One line that names the case and says what differs; None if nothing does.
-    """
-    if "cases" not in recorded:
-        return "the array 'cases' is missing"
-    recorded_cases = {json.loads(text)["name"]: json.loads(text) for text in recorded["cases"]}
-    for text in made["cases"]:
-        case = json.loads(text)
-        name = case["name"]
-        if name not in recorded_cases:
-            return f"{name}: not in the recording"
-        # The arrays first: what differs in them tells more than a count of spikes.
-        for kind in ("current", "spikes", "membrane"):
-            key = f"{name}.{kind}"
-            if key not in recorded:
-                return f"{name}: {kind} is missing"
-            old, new = recorded[key], made[key]
-            if (old.shape, old.dtype) != (new.shape, new.dtype):
-                return (
-                    f"{name}: {kind} is {old.dtype}{list(old.shape)} in the recording, "
-                    f"{new.dtype}{list(new.shape)} now"
-                )
-            if not np.array_equal(old, new):
-                step, index = (int(i) for i in np.argwhere(old != new)[0])
-                return (
-                    f"{name}: {kind} differs in {np.count_nonzero(old != new)} places, first at "
-                    f"step {step}, neuron {index}: {old[step, index]} in the recording, "
-                    f"{new[step, index]} now"
-                )
-        for field in sorted(case.keys() | recorded_cases[name].keys()):
-            old, new = recorded_cases[name].get(field), case.get(field)
-            if old != new:
-                return f"{name}: {field} is {old!r} in the recording, {new!r} now"
-    if extra := sorted(recorded.keys() - made.keys()):
-        return f"{extra[0]}: in the recording, but no case makes it"
-    if not np.array_equal(recorded["cases"], made["cases"]):
-        return "cases: the recording has others as well, or another order"
-    if not np.array_equal(recorded.get("recorder"), made["recorder"]):
-        return f"recorder: {recorded.get('recorder')} in the recording, {made['recorder']} now"
-    return None
-
-
-def check(path: Path) -> str | None:
-    """Make the recording again and compare it with a file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The npz file; its checksum lies beside it, with the suffix ``.sha256``.
-
-    Returns
-    -------
-    str or None
-        One line that says what is wrong; None if nothing is.
-    """
-    try:
-        data = path.read_bytes()
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            recorded = {name: archive[name] for name in archive.files}
-        checksum = path.with_suffix(".sha256").read_text(encoding="utf-8")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        return f"the recording can't be read: {error}"
-    if (found := difference(recorded, record())) is not None:
-        return found
-    if checksum != checksum_line(path, data):
-        return f"the file does not have the SHA-256 that {path.stem}.sha256 says"
-    return None
-
-
-def checksum_line(path: Path, data: bytes) -> str:
-    """Format the checksum of a file as ``sha256sum --check`` reads it.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where the file lies; only its name is used.
-    data : bytes
-        Its contents.
-
-    Returns
-    -------
-    str
-        The line, with its end.
-    """
-    return f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where to.
-    data : bytes
-        The contents.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def main() -> int:
-    """Record, or check the recording.
-
-    Returns
-    -------
-    int
-        The exit status: 1 when the check found a difference.
-    """
-    parser = argparse.ArgumentParser(description="Record the libraries' own LIF neurons.")
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the recording instead of writing it"
-    )
-    if parser.parse_args().check:
-        if (found := check(RECORDING)) is not None:
-            print(f"{RECORDING.name}: {found}", file=sys.stderr)
-            return 1
-        return 0
-    data = pack(record())
-    write(RECORDING, data)
-    write(RECORDING.with_suffix(".sha256"), checksum_line(RECORDING, data).encode())
-    return 0
+    return assemble(metadata, arrays)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(RECORDING, record, "Record the libraries' own LIF neurons."))

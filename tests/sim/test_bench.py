@@ -23,7 +23,37 @@ CONFIGS = [
     ("attention", "encoder=sample tokens=1 head_dim=1 timesteps=2", "sv"),
     ("attention", "encoder=sample tokens=16 head_dim=4 heads=2 causal=true rng=sobol", "v"),
     ("attention", "encoder=sample tokens=2 head_dim=2 heads=3 reseed=true timesteps=2", "sv"),
+    ("sdsa", "tokens=5 channels=3 count_sops=true", "v"),
+    ("sdsa", "tokens=4 channels=12 channels_per_beat=3 buffer_q=true count_sops=true", "sv"),
+    ("sdsa", "tokens=1 channels=1 timesteps=1 masked=k count_sops=true", "sv"),
+    ("sdsa", "tokens=7 channels=10 threshold=3 masked=v buffer_q=true", "v"),
+    ("sdsa", "tokens=3 channels=9 channels_per_beat=3 tau=3 reset=soft fire=gt", "sv"),
+    ("sdsa", "variant=2 tokens=6 channels=8 count_sops=true timesteps=3", "v"),
+    ("sdsa", "variant=2 masked=q tokens=2 channels=6 channels_per_beat=2 reset=none", "sv"),
+    ("sdsa", "pool=true tokens=6 width=3 channels=8 channels_per_beat=2 count_sops=true", "v"),
+    ("sdsa", "variant=3 tokens=5 heads=2 head_dim=4 columns=2 count_sops=true", "v"),
+    ("sdsa", "variant=3 tokens=3 heads=2 head_dim=3 columns=6 reset=soft timesteps=2", "sv"),
+    ("sdsa", "variant=4 tokens=4 heads=2 head_dim=6 columns=1 threshold_bits=5 tau=3", "v"),
+    ("sdsa", "variant=4 pool=true width=1 tokens=4 head_dim=4 buffer_q=true fire=gt", "sv"),
+    ("lif", "neurons=12 channels=4 lanes=2 threshold_load=neuron current_signed=false", "v"),
 ]
+
+SDSA = [
+    f"variant={variant} tokens={tokens} channels={channels} {rest} count_sops=true"
+    for variant in (1, 2)
+    for tokens in (1, 2, 3, 4, 9)
+    for channels in ("1", "6 channels_per_beat=3", "20 channels_per_beat=1", "33")
+    for rest in ("buffer_q=true", "threshold=2 reset=soft tau=4", "timesteps=1 threshold=5")
+] + [
+    f"variant={variant} tokens={tokens} {sizes} {rest} count_sops=true"
+    for variant in (3, 4)
+    for tokens in (1, 2, 3, 4, 9)
+    for sizes in (
+        "head_dim=1", "head_dim=7 columns=1", "heads=3 head_dim=4 columns=2",
+        "heads=4 head_dim=3 columns=6",
+    )
+    for rest in ("buffer_q=true threshold=3", "pool=true reset=soft", "timesteps=1 fire=gt tau=3")
+]  # fmt: skip
 
 
 @pytest.mark.icarus
@@ -35,7 +65,9 @@ def test_bench_in_icarus(top, settings, form):
     assert len(outcomes) == 20
 
 
-@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13)])
+@pytest.mark.parametrize(
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25)]
+)
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
     assert not failures(bench(emission, design(emission), "verilator"))
@@ -43,7 +75,7 @@ def test_bench_in_verilator(top, settings, form):
 
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11)])
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25)])
 def test_bench_on_netlist(top, settings, form, family):
     emission = emitted(top, settings, form=form)
     netlist = synthesise(design(emission), family)
@@ -61,8 +93,16 @@ def test_bench_with_other_seeds(seed, form):
 
 
 @pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("settings", SDSA)
+def test_corners_of_sdsa(settings):
+    emission = emitted("sdsa", settings)
+    assert not failures(bench(emission, design(emission), "icarus"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ALL_SIMULATORS)
-@pytest.mark.parametrize("top", ["lif", "attention"])
+@pytest.mark.parametrize("top", ["lif", "attention", "sdsa"])
 def test_bench_on_presets(top, simulator):
     for preset in ("default", "icebreaker"):
         emission = emitted(top, preset=preset)

@@ -120,8 +120,8 @@ def test_file_as_it_stands(written, stimulus, tmp_path):
 
     # A gate changed by hand: the manifest beside it still says what it should be.
     text = written.read_text()
-    old = re.search(r"assign fired1 = .*;", text)[0]
-    written.write_text(text.replace(old, "assign fired1 = 1'h0;"))
+    old = re.search(r"assign fired\[1\] = .*;", text)[0]
+    written.write_text(text.replace(old, "assign fired[1] = 1'h0;"))
     line = error(*arguments, "--result", result, exit_code=1)
     place = np.argwhere(golden_spikes()[:, :, [1, 5, 9]])[0]
     b, t, n = place[0], place[1], [1, 5, 9][place[2]]
@@ -153,7 +153,7 @@ def test_file_without_manifest(written, stimulus):
 
 @pytest.mark.icarus
 def test_file_that_no_simulator_takes(written, stimulus):
-    written.write_text(written.read_text().replace("assign fired0 = ", "assign fired0 + "))
+    written.write_text(written.read_text().replace("assign fired[0] = ", "assign fired[0] + "))
     arguments = ["--verilog", written, "--simulator", "icarus"]
     assert "lif.v" in error(*arguments)
     assert "lif.v" in error(*arguments, "--netlist", "ice40")
