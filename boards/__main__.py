@@ -56,6 +56,8 @@ def main(
     if preset is None and board in config.PRESETS:
         config = resolve(top, board, settings)
     assert top is not None
+    if config.asks:
+        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
     emission = emit(top, config)
     vectors = Vectors.of(emission, random_stimulus(config, np.random.default_rng(1)))
     folder = Path(out or f"build/boards/{board}_{top}")

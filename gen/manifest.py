@@ -65,8 +65,10 @@ def ports(config: Config) -> list[dict[str, Any]]:
         found += [
             _port(f"{prefix}_tdata", s.direction, s.tdata_width,
                   f"{s.help}; {s.lanes} x {s.width} bit {sign}, element 0 lowest"),
-            _port(f"{prefix}_tlast", s.direction, 1, "last beat of a time step"),
-            _port(f"{prefix}_tuser", s.direction, 1, "first beat of an inference"),
+            _port(f"{prefix}_tlast", s.direction, 1,
+                  "last beat of a token" if s.tag else "last beat of a time step"),
+            _port(f"{prefix}_tuser", s.direction, 1 + s.tag,
+                  "first beat of an inference" + (", and above it the tag" if s.tag else "")),
             _port(f"{prefix}_tvalid", s.direction, 1, "the source has a beat"),
             _port(f"{prefix}_tready", back, 1, "the sink takes a beat"),
         ]  # fmt: skip
@@ -91,6 +93,7 @@ def _stream(stream: Stream, config: Config) -> dict[str, Any]:
         "elements": stream.elements,
         "steps": stream.steps,
         "ahead": stream.ahead,
+        **({"tag": stream.tag, "peer": True} if stream.peer else {}),
         "packing": f"element i of a time step is in beat i div {stream.lanes}, tdata bits "
         f"{stream.width} * (i mod {stream.lanes}) and up, "
         f"{'twos complement' if stream.signed else 'unsigned'}; bits without an element are 0",

@@ -45,7 +45,7 @@ def pipelined_tree(
     taken = 2**LAYERS_PER_CLOCK
     for clock in range(tree_clocks(len(terms))):
         parts = [combine(level[i : i + taken]) for i in range(0, len(level), taken)]
-        level = [Signal(len(part), name=f"{name}_{clock}_{i}") for i, part in enumerate(parts)]
+        level = [Signal(part.shape(), name=f"{name}_{clock}_{i}") for i, part in enumerate(parts)]
         m.d.sync += [register.eq(part) for register, part in zip(level, parts, strict=True)]
     return level[0]
 

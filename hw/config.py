@@ -135,6 +135,26 @@ class Config:
         raise NotImplementedError
 
     @property
+    def asks(self) -> bool:
+        """Whether neighbours are asked for answers, so that arrays alone do not tell what comes."""
+        return any(s.peer and s.direction == "in" for s in self.streams)
+
+    @property
+    def waits(self) -> bool:
+        """Whether clocks depend on the neighbours that are asked."""
+        return False
+
+    @property
+    def echoes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Output streams that repeat what was loaded: the array, and the order of its axes."""
+        return {}
+
+    @property
+    def steady(self) -> dict[str, int]:
+        """Values of settings with which no clocks depend on data; nothing where none ever do."""
+        return {}
+
+    @property
     def notes(self) -> dict[str, Any]:
         """What else the manifest says of this configuration (formats, seeds, queues)."""
         return {}

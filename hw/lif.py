@@ -12,16 +12,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from hw.arith import add_with_carry, multiply
-from hw.attributes import NO_COLLISION
 from hw.config import Array, Config, ConfigError, param
 from hw.stream import FaultCounter, FrameGuard, Stream, members
-
-RAM_BEATS = 16
-"""From this many beats a time step on the state lies in memory.
-
-An iCE40UP5K has 176 logic cells a block RAM of 16 bits a word: a word that is deeper than 11 beats
-saves more cells than its share of the device; distributed RAM (ECP5) is 16 deep.
-"""
+from hw.turns import kept_in_turn, read_ahead
 
 SETTINGS = ("threshold", "bias")
 """What can be loaded at run time."""
@@ -329,9 +322,8 @@ class LifCore(wiring.Component):
     """Charge, fire and reset: `lanes` neurons a clock, for whoever knows which they are.
 
     The state of the next beat is read ahead (beats come in a known order), so charge, fire and
-    reset are one clock and need no forwarding. It lies in memory from `RAM_BEATS` beats on; below,
-    in a shift register that turns by one beat a beat, which needs no multiplexers, and whose
-    alignment does not matter since the first time step of an inference ignores the state.
+    reset are one clock and need no forwarding. The first time
+    step of an inference ignores it.
 
     Two other forms were tried. Charge and fire in two clocks costs a register of U a lane and
     forwarding at few beats. Clearing the state in the last time step instead of masking it in the
@@ -344,6 +336,10 @@ class LifCore(wiring.Component):
     config : LifConfig
     ahead : int
         1, or 2: with a register behind each memory.
+    charged : bool
+        Whether the output of this name is there.
+    late : bool
+        With a register of what is charged, so that all outputs come a clock later.
 
     Attributes
     ----------
@@ -362,13 +358,19 @@ class LifCore(wiring.Component):
     fired : Signal(lanes), out
     membrane : out
         U after the reset, but for a delayed one.
+    charged : out
+        U before it.
     fault : Signal(), out
         A broken frame of settings is found, one pulse for each stream.
     """
 
-    def __init__(self, config: LifConfig, ahead: int = 1) -> None:
+    def __init__(
+        self, config: LifConfig, ahead: int = 1, *, charged: bool = False, late: bool = False
+    ) -> None:
         self.config = config
         self._ahead = ahead
+        self._late = late
+        membrane = data.ArrayLayout(signed(config.membrane_bits), config.lanes)
         settings = {s.name: In(s.signature) for s in config.streams if s.name in SETTINGS}
         beat = range(max(config.beats, 2))
         super().__init__(
@@ -381,9 +383,10 @@ class LifCore(wiring.Component):
                 "upcoming": In(beat),
                 "setting": In(range(max(config.setting_beats, 2))),
                 "fired": Out(config.lanes),
-                "membrane": Out(data.ArrayLayout(signed(config.membrane_bits), config.lanes)),
+                "membrane": Out(membrane),
                 "fault": Out(max(len(settings), 1)),
             }
+            | ({"charged": Out(membrane)} if charged else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -392,7 +395,12 @@ class LifCore(wiring.Component):
         settings: dict[str, Value] = {}
         for name in SETTINGS:
             if hasattr(self, name):
-                m.d.comb += self.fault[len(settings)].eq(self._loaded(m, name, settings))
+                (stream,) = (s for s in c.streams if s.name == name)
+                values, fault = loaded_setting(
+                    m, stream, getattr(self, name), getattr(c, name), self.setting, self._ahead
+                )
+                m.d.comb += self.fault[len(settings)].eq(fault)
+                settings[name] = values
         state, after = self._state(m)
         for lane in range(c.lanes):
             setting = {n: v[lane % v.shape().length] for n, v in settings.items()}
@@ -410,13 +418,19 @@ class LifCore(wiring.Component):
             charge = self._charge(before, current << c.fraction_bits)
             if c.reset == "soft" and c.reset_delay:
                 charge = charge - Mux(state[lane].fired & ~self.opening, threshold, 0)
+            if self._late:
+                with m.If(self.moves):
+                    m.d.sync += charged.eq(charge)
+            else:
+                m.d.comb += charged.eq(charge)
             m.d.comb += [
-                charged.eq(charge),
                 fired.eq(charged >= threshold if c.fire == "ge" else charged > threshold),
                 rest.eq(charged),
                 after[lane].membrane.eq(rest),
                 self.membrane[lane].eq(charged if c.reset_delay else rest),
             ]
+            if hasattr(self, "charged"):
+                m.d.comb += self.charged[lane].eq(charged)
             if c.reset == "hard":
                 m.d.comb += rest.eq(Mux(fired, 0, charged))
             elif c.reset == "soft" and c.reset_delay:
@@ -433,42 +447,6 @@ class LifCore(wiring.Component):
             return add_with_carry(before >> 1, current, before[0])
         return ((multiply(before, b) + self.config.rounding) >> s) + current
 
-    def _loaded(self, m: Module, name: str, settings: dict[str, Value]) -> Value:
-        """Put the loaded values of the beat at hand into `settings`; return when a frame breaks."""
-        port = getattr(self, name)
-        (stream,) = (s for s in self.config.streams if s.name == name)
-        init = getattr(self.config, name)
-        guard = m.submodules[f"{name}_guard"] = FrameGuard(stream)
-        wiring.connect(m, wiring.flipped(port), guard.i)
-        m.d.comb += guard.o.ready.eq(1)
-        shape = data.ArrayLayout(stream.element, stream.lanes)
-        if stream.beats == 1:
-            values = Signal(shape, init=[init] * stream.lanes, name=name, reset_less=True)
-            with m.If(guard.o.valid):
-                m.d.sync += values.eq(guard.o.payload.data)
-            settings[name] = values
-            return guard.fault
-        store = m.submodules[f"{name}_memory"] = memory.Memory(
-            shape=shape, depth=stream.beats, init=[[init] * stream.lanes] * stream.beats
-        )
-        write, read = store.write_port(), store.read_port()
-        m.d.comb += [
-            write.addr.eq(guard.beat),
-            write.data.eq(guard.o.payload.data),
-            write.en.eq(guard.o.valid),
-            read.addr.eq(self.setting),
-        ]
-        settings[name] = self._read(m, read.data, f"{name}_read")
-        return guard.fault
-
-    def _read(self, m: Module, word: data.View, name: str) -> data.View:
-        """Return what a memory reads, in time."""
-        for _ in range(self._ahead - 1):
-            register = Signal(word.shape(), name=name, reset_less=True)
-            m.d.sync += register.eq(word)
-            word = register
-        return word
-
     def _state(self, m: Module) -> tuple[data.View, data.View]:
         """Return (the state of the beat at hand, what it becomes when the beat moves)."""
         c = self.config
@@ -476,23 +454,56 @@ class LifCore(wiring.Component):
         if c.reset == "soft" and c.reset_delay:
             fields["fired"] = unsigned(1)
         shape = data.ArrayLayout(data.StructLayout(fields), c.lanes)
-        after = Signal(shape)
-        if c.beats < RAM_BEATS:
-            ring = [Signal(shape, name=f"state{i}") for i in range(c.beats)]
-            with m.If(self.moves):
-                m.d.sync += [a.eq(b) for a, b in zip(ring, [*ring[1:], after], strict=True)]
-            return ring[0], after
-        m.submodules.state = store = memory.Memory(
-            shape=shape, depth=c.beats, init=[], attrs=NO_COLLISION
-        )
-        write, read = store.write_port(), store.read_port()
-        m.d.comb += [
-            write.addr.eq(self.beat),
-            write.data.eq(after),
-            write.en.eq(self.moves),
-            read.addr.eq(self.upcoming),
-        ]
-        return self._read(m, read.data, "state_read"), after
+        return kept_in_turn(
+            m, "state", shape, c.beats, self.moves, self.beat, self.upcoming, self._ahead,
+            late=self._late,
+        )  # fmt: skip
+
+
+def loaded_setting(
+    m: Module, stream: Stream, port: Any, init: int, index: Value, ahead: int
+) -> tuple[Any, Value]:
+    """Keep what is loaded over a stream of settings.
+
+    Parameters
+    ----------
+    m : Module
+    stream : Stream
+    port : its interface
+    init : int
+        What holds before anything is loaded.
+    index : Signal(range(beats))
+        Which beat of it is wanted, in `ahead` clocks.
+    ahead : int
+
+    Returns
+    -------
+    values : View
+        The elements of the beat.
+    fault : Signal()
+        A broken frame is found.
+    """
+    name = stream.name
+    guard = m.submodules[f"{name}_guard"] = FrameGuard(stream)
+    wiring.connect(m, wiring.flipped(port), guard.i)
+    m.d.comb += guard.o.ready.eq(1)
+    shape = data.ArrayLayout(stream.element, stream.lanes)
+    if stream.beats == 1:
+        values = Signal(shape, init=[init] * stream.lanes, name=name, reset_less=True)
+        with m.If(guard.o.valid):
+            m.d.sync += values.eq(guard.o.payload.data)
+        return values, guard.fault
+    store = m.submodules[f"{name}_memory"] = memory.Memory(
+        shape=shape, depth=stream.beats, init=[[init] * stream.lanes] * stream.beats
+    )
+    write, read = store.write_port(), store.read_port()
+    m.d.comb += [
+        write.addr.eq(guard.beat),
+        write.data.eq(guard.o.payload.data),
+        write.en.eq(guard.o.valid),
+        read.addr.eq(index),
+    ]
+    return read_ahead(m, read.data, f"{name}_read", ahead), guard.fault
 
 
 class Lif(wiring.Component):

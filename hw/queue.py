@@ -1,6 +1,7 @@
 """Queues."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -212,4 +213,98 @@ class BlockQueue(wiring.Component):
         for counts, address in ((self.write, write.addr), (fetch, read.addr)):
             with m.If(counts):
                 m.d.sync += address.eq(Mux(address == self._depth - 1, 0, address + 1))
+        return m
+
+
+class PacketQueue(wiring.Component):
+    """A queue in block RAM with a register behind it, of packets that can be taken back.
+
+    A word is there three clocks after its packet was whole. Whoever writes knows that there is
+    room.
+
+    Parameters
+    ----------
+    width : int
+    packet : int
+        Words of a packet.
+    depth : int
+        Packets, with one that is not yet whole.
+    paced : bool
+        A word is taken in two of three clocks at most; so no path leads from `ready` to the memory.
+
+    Attributes
+    ----------
+    offer : Signal(), in
+        There is a word, whether it is written or not: that may be known late.
+    write : Signal(), in
+        It is written.
+    word : Signal(width), in
+    commit : Signal(), in
+        With the last word of a packet.
+    undo : Signal(), in
+        What was written of a packet is forgotten; not with `write`.
+    some : Signal(), out
+        There is a whole packet, or what is left of one, whether `valid` is 1 yet or not.
+    valid, data, ready : out, out, in
+        The output.
+    """
+
+    def __init__(self, width: int, packet: int, depth: int, *, paced: bool = False) -> None:
+        self._packet = packet
+        self._paced = paced
+        self._places = packet * depth
+        super().__init__(
+            {
+                "offer": In(1),
+                "write": In(1),
+                "word": In(width),
+                "commit": In(1),
+                "undo": In(1),
+                "some": Out(1),
+                "valid": Out(1),
+                "data": Out(width),
+                "ready": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # A word is read a clock after it was written, or later.
+        m.submodules.memory = store = memory.Memory(
+            shape=len(self.word), depth=self._places, init=[], attrs=NO_COLLISION | BLOCK
+        )
+        write, read = store.write_port(), store.read_port()
+        stored = Signal(range(self._places + 1))
+        waiting = Signal()  # there are any stored
+        fetch, fetched = Signal(), Signal()
+        moves = fetched & (self.ready | ~self.valid)
+        m.d.comb += [
+            fetch.eq(waiting & (~fetched | (~self.valid if self._paced else moves))),
+            write.data.eq(self.word),
+            write.en.eq(self.offer),
+            read.en.eq(fetch),
+            self.some.eq(waiting | fetched | self.valid),
+        ]
+        m.d.sync += [
+            stored.eq(stored + Mux(self.commit, self._packet, 0) - fetch),
+            waiting.eq(self.commit | (waiting & ~(fetch & (stored == 1)))),
+            fetched.eq(fetch | (fetched & ~moves)),
+            self.valid.eq(moves | (self.valid & ~self.ready)),
+        ]
+        with m.If(moves):
+            m.d.sync += self.data.eq(read.data)
+
+        def after(address: Value) -> Value:
+            return Mux(address == self._places - 1, 0, address + 1)
+
+        start = Signal.like(write.addr)  # of the packet at hand
+        with m.If(self.write):
+            m.d.sync += write.addr.eq(after(write.addr))
+        with m.If(fetch):
+            m.d.sync += read.addr.eq(after(read.addr))
+        if self._packet > 1:
+            with m.If(self.undo):
+                m.d.sync += write.addr.eq(start)
+            with m.If(self.commit):
+                m.d.sync += start.eq(after(write.addr))
         return m

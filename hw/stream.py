@@ -18,7 +18,7 @@ connected by its inner streams.
 import dataclasses
 from typing import Protocol
 
-from amaranth import Const, Module, Mux, ResetSignal, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, ResetSignal, Signal, signed, unsigned
 from amaranth.hdl import ShapeLike, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -72,6 +72,8 @@ class Stream:
     auxiliary: bool = False
     ahead: int = 0
     lockstep: bool = False
+    tag: int = 0
+    peer: bool = False
 
     @property
     def element(self) -> ShapeLike:
@@ -81,11 +83,8 @@ class Stream:
     @property
     def signature(self) -> stream.Signature:
         """Amaranth signature of the stream, as seen from its source."""
-        return stream.Signature(
-            data.StructLayout(
-                {"data": data.ArrayLayout(self.element, self.lanes), "last": 1, "first": 1}
-            )
-        )
+        fields = {"data": data.ArrayLayout(self.element, self.lanes), "last": 1, "first": 1}
+        return stream.Signature(data.StructLayout(fields | ({"tag": self.tag} if self.tag else {})))
 
     @property
     def tdata_width(self) -> int:
@@ -354,7 +353,7 @@ class AxiShell(wiring.Component):
             ports |= {
                 f"{prefix}_tdata": there(s.tdata_width),
                 f"{prefix}_tlast": there(1),
-                f"{prefix}_tuser": there(1),
+                f"{prefix}_tuser": there(1 + s.tag),
                 f"{prefix}_tvalid": there(1),
                 f"{prefix}_tready": back(1),
             }
@@ -373,11 +372,14 @@ class AxiShell(wiring.Component):
                 for port in ("tdata", "tlast", "tuser", "tvalid", "tready")
             )
             word = inner.payload.data.as_value()
+            user: Value = inner.payload.first
+            if s.tag:
+                user = Cat(user, inner.payload.tag)
             if s.direction == "in":
                 m.d.comb += [
                     word.eq(tdata),
                     inner.payload.last.eq(tlast),
-                    inner.payload.first.eq(tuser),
+                    user.eq(tuser),
                     inner.valid.eq(tvalid & running if s.auxiliary else tvalid),
                     tready.eq(inner.ready & running),
                 ]
@@ -385,7 +387,7 @@ class AxiShell(wiring.Component):
                 m.d.comb += [
                     tdata.eq(word),
                     tlast.eq(inner.payload.last),
-                    tuser.eq(inner.payload.first),
+                    tuser.eq(user),
                     tvalid.eq(inner.valid & running),
                     inner.ready.eq(tready),
                 ]

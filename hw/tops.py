@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from hw.attention import AttentionConfig, attention
 from hw.config import Config
 from hw.lif import Lif, LifConfig
+from hw.moe import Moe, MoeConfig
 from hw.sdsa import Sdsa, SdsaConfig
 
 
@@ -30,4 +31,5 @@ TOPS: dict[str, Top] = {
     "lif": Top(LifConfig, Lif, "leaky integrate-and-fire neurons, exact in integers"),
     "attention": Top(AttentionConfig, attention, "stochastic spiking attention on bitstreams"),
     "sdsa": Top(SdsaConfig, Sdsa, "spike-driven self-attention, mask and add only"),
+    "moe": Top(MoeConfig, Moe, "mixture-of-experts router tile: route, dispatch, merge"),
 }

@@ -259,7 +259,7 @@ def own(
     """Send the user's data through the top; compare and store what comes out."""
     with refusals(subject, simulator):
         played = play(build(subject.design, simulator), subject.design, simulator, job, batch)
-    wrong = arrays.mismatch(subject.config, played.golden, played.results) or played.message
+    wrong = arrays.mismatch(played.golden, played.results) or played.message
     if result:
         kept = played.results
         if not batched:

@@ -99,17 +99,16 @@ def _check(name: str, values: np.ndarray, array: Array, want: tuple[int, ...]) -
     return len(values) if batched else None
 
 
-def mismatch(config: Config, want: Arrays, got: Arrays) -> str | None:
+def mismatch(want: Arrays, got: Arrays) -> str | None:
     """Return one line on the first value that differs, None if there is none.
 
     Parameters
     ----------
-    config : Config
     want, got : dict of str to ndarray
         With a leading batch axis; first is what is first in time.
     """
     differs = []
-    for order, name in enumerate(config.result):
+    for order, name in enumerate(want):
         places = np.argwhere(want[name] != got[name])
         if len(places):
             inference, *index = (int(i) for i in places[0])

@@ -8,8 +8,10 @@ import itertools
 from typing import Any
 
 import cocotb
+import numpy as np
 
 from sim.drivers import PATTERNS
+from sim.experts import EXPERT_CLOCKS
 from sim.faults import breakers
 from sim.harness import Bench
 from sim.job import Job
@@ -18,8 +20,9 @@ from sim.stimuli import STYLES
 JOB = Job.load()
 CONFIG = JOB.config
 INPUTS = [s for s in CONFIG.streams if s.direction == "in" and not s.auxiliary]
-SETTINGS = [s for s in CONFIG.streams if s.direction == "in" and s.auxiliary]
+SETTINGS = [s for s in CONFIG.streams if s.direction == "in" and s.auxiliary and not s.peer]
 NAMES = {s.name for s in INPUTS}
+LOADED = {s.name for s in SETTINGS}
 
 CLOCKS = 2000
 """A test takes about so many clocks without stalls, where an inference is not longer."""
@@ -34,7 +37,7 @@ def times(most: int) -> int:
 async def power_up(dut: Any) -> None:
     """Work without any reset, with the settings that it was built with."""
     bench = Bench(dut, JOB, "power_up")
-    needed = {n for n, a in CONFIG.stimulus.items() if a.stream not in NAMES and not a.optional}
+    needed = {n for n, a in CONFIG.stimulus.items() if a.stream in LOADED and not a.optional}
     if needed:
         await bench.load({n: a for n, a in bench.draw_settings().items() if n in needed})
     for _ in range(2):
@@ -70,20 +73,35 @@ async def extremes(dut: Any) -> None:
 async def timing(dut: Any) -> None:
     """Have exactly the latency, interval and cycles of the configuration."""
     bench = await Bench.after_reset(dut, JOB, "timing")
+    steady = CONFIG.steady
+    if steady:
+        settings = bench.draw_settings()
+        await bench.load({n: np.full_like(settings[n], value) for n, value in steady.items()})
+        bench.forget()
     bench.send(bench.draw())
     await bench.quiet()
     ports = bench.monitor.ports
     begin = min(ports[s.name].beats[0].clock for s in bench.inputs)
-    latency = min(ports[s.name].beats[0].clock for s in bench.outputs) - begin
+    active = [s for s in CONFIG.streams if s.direction == "out" and ports[s.name].beats]
+    latency = min(ports[s.name].beats[0].clock for s in active) - begin
     cycles = max(ports[s.name].beats[-1].clock for s in bench.outputs) - begin
+    if bench.experts and bench.experts.asked:
+        cycles -= EXPERT_CLOCKS
     bench.check()
     assert latency == CONFIG.latency, f"latency: want {CONFIG.latency} clocks, got {latency}"
-    assert cycles == CONFIG.cycles, f"cycles: want {CONFIG.cycles} clocks, got {cycles}"
+    if not CONFIG.waits:
+        assert cycles == CONFIG.cycles, f"cycles: want {CONFIG.cycles} clocks, got {cycles}"
+    if CONFIG.asks:
+        await bench.load(bench.draw_settings())
+        bench.forget()
 
     # The steady state is reached once all buffers are full: the second half is sure to be in it.
     for _ in range(max(2, -(-16 // CONFIG.timesteps))):
         bench.send(bench.draw())
     await bench.quiet()
+    if CONFIG.waits:
+        bench.check()
+        return
     for s in bench.outputs:
         ends = [beat.clock for beat in ports[s.name].beats if beat.word[1]]
         gaps = {b - a for a, b in itertools.pairwise(ends[len(ends) // 2 :])}
@@ -217,6 +235,17 @@ async def settings(dut: Any) -> None:
 
 
 @cocotb.test(skip=not SETTINGS)
+async def settings_of_one_value(dut: Any) -> None:
+    """Work with settings that are all alike: where elements compete, they tie."""
+    bench = await Bench.after_reset(dut, JOB, "settings_of_one_value")
+    for style in ("zero", "low", "high"):
+        await bench.load(bench.draw_settings(style))
+        for _ in range(2):
+            bench.send(bench.draw())
+        await bench.finish()
+
+
+@cocotb.test(skip=not SETTINGS)
 async def framing_faults_of_settings(dut: Any) -> None:
     """Count broken settings and take whole ones after them."""
     bench = await Bench.after_reset(dut, JOB, "framing_faults_of_settings")
@@ -229,6 +258,19 @@ async def framing_faults_of_settings(dut: Any) -> None:
             await bench.load(bench.draw_settings())
             bench.send(bench.draw())
             await bench.finish()
+
+
+@cocotb.test(skip=not CONFIG.asks)
+@cocotb.parametrize(pattern=["none", *PATTERNS])
+async def wrong_answers(dut: Any, pattern: str) -> None:
+    """Drop and count answers of a wrong length or to another token, and go on."""
+    bench = await Bench.after_reset(dut, JOB, f"wrong_answers {pattern}")
+    assert bench.experts
+    bench.experts.mischief = 0.4
+    bench.stall(pattern)
+    for _ in range(times(16)):
+        bench.send(bench.draw())
+    await bench.finish()
 
 
 @cocotb.test()

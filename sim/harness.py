@@ -11,6 +11,7 @@ from cocotb.triggers import ClockCycles
 
 from hw.stream import FAULT_BITS, Stream
 from sim.drivers import LONGEST_BURST, PATTERNS, Sink, Source
+from sim.experts import ANSWER, Experts, errands
 from sim.job import Job
 from sim.protocol import Monitor, Word
 from sim.reference import Arrays, Reference, words
@@ -47,22 +48,36 @@ class Bench:
         streams = self.config.streams
         inputs = [s for s in streams if s.direction == "in"]
         self.inputs = [s for s in inputs if not s.auxiliary]
-        self.settings = [s for s in inputs if s.auxiliary]
-        self.outputs = [s for s in streams if s.direction == "out"]
+        self.settings = [s for s in inputs if s.auxiliary and not s.peer]
+        self.outputs = [s for s in streams if s.direction == "out" and not s.peer]
         self.reference = Reference(job.top, self.config)
         # It comes first, to say what is wrong before a driver trips over it.
         self.monitor = Monitor(dut, self.config)
         cocotb.start_soon(self.monitor.run())
         self._dut = dut
         prefix = {name: port.prefix for name, port in self.monitor.ports.items()}
-        self._sources = {s.name: Source(dut, prefix[s.name]) for s in inputs}
+        self._sources = {s.name: Source(dut, prefix[s.name]) for s in self.inputs + self.settings}
         self._sinks = {s.name: Sink(dut, prefix[s.name]) for s in self.outputs}
+        self._echoes = {name: Sink(dut, prefix[name]) for name in self.config.echoes}
+        self.experts = None
+        if self.config.asks:
+            self.experts = Experts(dut, self.config, self.rng, prefix)
         self._loaded: dict[str, np.ndarray] = {}
         self._faults = 0
-        self._patience = 4 * LONGEST_BURST + 2 * (self.config.latency + self.config.interval)
+        # An expert takes up to a burst, and so do the ports on both its sides.
+        self._patience = (8 if self.experts else 4) * LONGEST_BURST + 2 * (
+            self.config.latency + self.config.interval
+        )
         self.forget()
         dut.rst.value = 0
         Clock(dut.clk, 10, unit="ns").start(start_high=False)
+
+    @property
+    def _ends(self) -> list[Source | Sink]:
+        """All that is connected to a port."""
+        peers = self.experts.ends if self.experts else {}
+        own = (self._sources, self._sinks, self._echoes, peers)
+        return [end for ends in own for end in ends.values()]
 
     @classmethod
     async def after_reset(cls, dut: Any, job: Job, name: str) -> Self:
@@ -81,7 +96,7 @@ class Bench:
         """Reset the top while its sources go on, then forget all that was on its way."""
         self._dut.rst.value = 1
         await self.tick(3)
-        ends = [*self._sources.values(), *self._sinks.values()]
+        ends = self._ends
         for end in ends:
             end.stall(None)
             end.reset(True)
@@ -96,7 +111,9 @@ class Bench:
     def stall(self, pattern: str) -> None:
         """Let all ports stall from now on."""
         seed = int(self.rng.integers(2**32))
-        ends = [*self._sources.values(), *self._sinks.values()]
+        ends = self._ends
+        if self.experts:
+            self.experts.slowest = 0 if pattern == "none" else LONGEST_BURST
         for index, end in enumerate(ends):
             end.stall(None if pattern == "none" else PATTERNS[pattern](seed, index, len(ends)))
 
@@ -115,11 +132,12 @@ class Bench:
             One of ``sim.stimuli.STYLES``; the full range or all magnitudes alike if left out.
         """
         style = style or str(self.rng.choice(["uniform", "scaled"]))
-        return draw(self.config, {s.name for s in self.inputs}, style, self.rng)
+        streams = {s.name for s in self.inputs} | ({ANSWER} if self.experts else set())
+        return draw(self.config, streams, style, self.rng)
 
-    def draw_settings(self) -> dict[str, np.ndarray]:
+    def draw_settings(self, style: str = "scaled") -> dict[str, np.ndarray]:
         """Return random settings."""
-        return draw(self.config, {s.name for s in self.settings}, "scaled", self.rng)
+        return draw(self.config, {s.name for s in self.settings}, style, self.rng)
 
     def words(self, arrays: Arrays) -> dict[str, list[Word]]:
         """Return the beats of `arrays` by stream."""
@@ -128,6 +146,7 @@ class Bench:
         return {
             stimulus[name].stream: words(streams[stimulus[name].stream], array)
             for name, array in arrays.items()
+            if stimulus[name].stream in streams
         }
 
     def queue(self, beats: Mapping[str, Sequence[Word]]) -> None:
@@ -139,10 +158,17 @@ class Bench:
 
     def expect(self, arrays: Arrays, steps: int | None = None) -> None:
         """Note what must come out of an inference, or of its first time steps."""
-        result = self.reference.run({**arrays, **self._loaded}, steps)
+        result = self.give({**arrays, **self._loaded}, steps)
         for s in self.outputs:
             (name,) = (n for n, array in self.config.result.items() if array.stream == s.name)
             self._expected[s.name] += words(s, result[name], steps)
+
+    def give(self, arrays: Arrays, steps: int | None = None) -> Arrays:
+        """Return golden's results of an inference; experts know what they get and answer."""
+        result = self.reference.run(arrays, steps)
+        if self.experts:
+            self.experts.expect(errands(self.config, arrays, result["mask"]))
+        return result
 
     def expect_faults(self, count: int) -> None:
         """Note that `count` more broken frames must be counted."""
@@ -154,10 +180,16 @@ class Bench:
         self.expect(arrays)
 
     async def load(self, arrays: Arrays) -> None:
-        """Load settings; the top must be at rest."""
+        """Load settings, and see that they are repeated right; the top must be at rest."""
         self.queue(self.words(arrays))
         self._loaded |= arrays
         await self.quiet()
+        for name, (of, axes) in self.config.echoes.items():
+            (stream,) = (s for s in self.config.streams if s.name == name)
+            if of in arrays:
+                want = words(stream, np.transpose(arrays[of], axes))
+                got = self._echoes[name].take()
+                compare(stream, want, got[-len(want) :])
 
     async def quiet(self) -> None:
         """Wait until no beat has moved for a time in which one would have."""
@@ -185,6 +217,10 @@ class Bench:
             taken = self._sinks[s.name].take()
             assert taken == got, f"{s.name}: {len(got) - len(taken)} beats are left over"
             compare(s, self._expected[s.name], got if whole else without_cut_steps(got))
+        if self.experts:
+            self.experts.check(extras=not whole)
+            self.expect_faults(self.experts.faults)
+            self.experts.faults = 0
         faults = int(self._dut.faults.value)
         assert faults == self._faults, f"faults: want {self._faults}, got {faults}"
         self.forget()
@@ -192,6 +228,8 @@ class Bench:
     def forget(self) -> None:
         """Forget what came and what was expected to."""
         self.monitor.forget()
+        if self.experts:
+            self.experts.forget()
         self._expected: dict[str, list[Word]] = {s.name: [] for s in self.outputs}
         self._steps = 0  # that were queued
 

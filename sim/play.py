@@ -95,5 +95,7 @@ def play(
     inferences = [
         reference.run({n: values[b] for n, values in batch.items()}) for b in range(length)
     ]
+    # What needs an array that may be left out is not there without it.
+    results = {name: values for name, values in results.items() if name in inferences[0]}
     golden = {name: np.array([inference[name] for inference in inferences]) for name in results}
     return Played(results, golden, int(came["cycles"]), outcome.message)

@@ -50,6 +50,7 @@ async def playback(dut: Any) -> None:
             await bench.load(wanted)
             bench.forget()
             loaded = wanted
+        bench.give(arrays)
         bench.queue(bench.words({n: a for n, a in arrays.items() if n not in wanted}))
     await collect()
 

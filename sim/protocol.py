@@ -67,7 +67,7 @@ class Port:
             for name, width in (
                 ("tdata", stream.tdata_width),
                 ("tlast", 1),
-                ("tuser", 1),
+                ("tuser", 1 + stream.tag),
                 ("tvalid", 1),
                 ("tready", 1),
             )

@@ -36,7 +36,7 @@ class Reference:
         self._state = None
 
     def run(self, arrays: Arrays, steps: int | None = None) -> dict[str, np.ndarray]:
-        """Return the results of an inference, or of its first time steps.
+        """Return all that golden has of an inference, or of its first time steps.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class Reference:
             for name, array in arrays.items()
         }
         result, self._state = self._model(self._config.asdict(), cut, self._state)
-        return {name: result[name] for name in self._config.result}
+        return result
 
 
 def words(stream: Stream, array: np.ndarray, steps: int | None = None) -> list[Word]:

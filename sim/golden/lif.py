@@ -26,7 +26,9 @@ def lif(
     -------
     result : dict
         ``spikes`` [T, N] 0/1; ``membrane`` [T, N] int, in units of 2^-fraction_bits: U after the
-        reset and before the next decay (with a delayed reset, U with the reset still to come).
+        reset and before the next decay (with a delayed reset, U with the reset still to come);
+        ``charged`` [T, N] int, in the same units: U before the reset, as it is compared with the
+        threshold.
     state : None
 
     Notes
@@ -51,7 +53,7 @@ def lif(
 
     membrane = np.zeros(current.shape[1], np.int64)
     pending = np.zeros(current.shape[1], bool)  # spikes whose reset is still to come
-    spikes, trace = [], []
+    spikes, trace, before = [], [], []
     for x in current:
         if hard:
             membrane = np.where(pending, 0, membrane)
@@ -75,4 +77,9 @@ def lif(
             membrane = np.where(fired, charged - threshold, charged)
         spikes.append(fired)
         trace.append(membrane)
-    return {"spikes": np.array(spikes, np.uint8), "membrane": np.array(trace, np.int64)}, None
+        before.append(charged)
+    return {
+        "spikes": np.array(spikes, np.uint8),
+        "membrane": np.array(trace, np.int64),
+        "charged": np.array(before, np.int64),
+    }, None

@@ -29,7 +29,14 @@ def run(*arguments):
             ["--board", "icebraker"],
             "error: --board: there is no 'icebraker'; nearest is icebreaker",
         ),
-        (["--board", "icebreaker"], "error: --top is missing: want one of attention, lif, sdsa"),
+        (
+            ["--board", "icebreaker"],
+            "error: --top is missing: want one of attention, lif, moe, sdsa",
+        ),
+        (
+            ["--board", "icebreaker", "--top", "moe"],
+            "error: --top: want a top that runs alone; moe needs experts, which it asks",
+        ),
         (
             ["--board", "icebreaker", "--top", "atention"],
             "error: --top: there is no 'atention'; nearest is attention",

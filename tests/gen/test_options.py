@@ -2,6 +2,7 @@ import pytest
 
 from gen.errors import UserError
 from gen.options import nearest, resolve
+from hw.tops import TOPS
 
 
 def test_values_have_the_type_of_their_parameter():
@@ -22,12 +23,15 @@ def test_derived_parameters_follow():
     assert resolve("lif", None, ["neurons=3"]).lanes == 3
 
 
+NAMES = ", ".join(sorted(TOPS))
+
+
 @pytest.mark.parametrize(
     ("top", "preset", "settings", "message"),
     [
-        (None, None, [], "--top is missing: want one of attention, lif, sdsa"),
+        (None, None, [], f"--top is missing: want one of {NAMES}"),
         ("lift", None, [], "--top: there is no 'lift'; nearest is lif"),
-        ("zzz", None, [], "--top: there is no 'zzz'; want one of attention, lif, sdsa"),
+        ("zzz", None, [], f"--top: there is no 'zzz'; want one of {NAMES}"),
         ("lif", "cifat", [], "--preset: lif has no 'cifat'; nearest is cifar"),
         ("lif", None, ["neuron=3"], "--set neuron: lif has no such parameter; nearest is neurons"),
         (

@@ -36,7 +36,31 @@ CONFIGS = [
     ("sdsa", "variant=4 tokens=4 heads=2 head_dim=6 columns=1 threshold_bits=5 tau=3", "v"),
     ("sdsa", "variant=4 pool=true width=1 tokens=4 head_dim=4 buffer_q=true fire=gt", "sv"),
     ("lif", "neurons=12 channels=4 lanes=2 threshold_load=neuron current_signed=false", "v"),
+    ("moe", "tokens=5 channels=16 channels_per_beat=4 timesteps=2 trace=true", "v"),
+    ("moe", "tokens=3 channels=8 experts=3 routing=topk k=2 capacity=1 trace=true", "sv"),
+    ("moe", "tokens=4 channels=6 channels_per_beat=3 experts=5 routing=kwta k=3 timesteps=3", "v"),
+    ("moe", "tokens=2 channels=4 channels_per_beat=2 capacity=1 overflow=stall readback=true", "v"),
+    ("moe", "tokens=1 channels=2 experts=1 timesteps=1 trace=true weight_bits=4", "v"),
 ]
+
+MOE = [
+    f"tokens={tokens} {channels} experts={experts} {routing} {rest}"
+    for tokens in (1, 2, 5, 18)
+    for channels in (
+        "channels=1", "channels=10 channels_per_beat=5", "channels=12 channels_per_beat=1",
+    )
+    for experts, routing in (
+        (1, "routing=mask"), (7, "routing=mask tau=4 reset=soft"), (2, "routing=topk fire=gt"),
+        (6, "routing=topk k=4 tau=3"), (3, "routing=kwta k=2"), (5, "routing=kwta k=5 fill=true"),
+    )
+    for rest in ("trace=true", "timesteps=3 weight_bits=5 bias_bits=6 readback=true")
+] + [
+    f"tokens=6 channels=8 channels_per_beat=2 capacity={capacity} overflow={overflow} {routing}"
+    " trace=true"
+    for capacity in (1, 2, 5)
+    for overflow in ("drop", "stall")
+    for routing in ("routing=mask", "routing=topk k=3", "routing=kwta k=2")
+]  # fmt: skip
 
 SDSA = [
     f"variant={variant} tokens={tokens} channels={channels} {rest} count_sops=true"
@@ -62,11 +86,11 @@ def test_bench_in_icarus(top, settings, form):
     emission = emitted(top, settings, form=form)
     outcomes = bench(emission, design(emission), "icarus")
     assert not failures(outcomes)
-    assert len(outcomes) == 20
+    assert len(outcomes) == 26
 
 
 @pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25)]
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30)]
 )
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
@@ -75,7 +99,9 @@ def test_bench_in_verilator(top, settings, form):
 
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25)])
+@pytest.mark.parametrize(
+    ("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25, 32)]
+)
 def test_bench_on_netlist(top, settings, form, family):
     emission = emitted(top, settings, form=form)
     netlist = synthesise(design(emission), family)
@@ -101,8 +127,25 @@ def test_corners_of_sdsa(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("family", ["ice40", "ecp5"])
+def test_bench_on_netlist_of_a_router(family):
+    top, settings, form = CONFIGS[30]
+    netlist = synthesise(design(emitted(top, settings, form=form)), family)
+    assert not failures(bench(emitted(top, settings, form=form), netlist, "icarus"))
+
+
+@pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("settings", MOE)
+def test_corners_of_moe(settings):
+    emission = emitted("moe", settings)
+    assert not failures(bench(emission, design(emission), "icarus"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ALL_SIMULATORS)
-@pytest.mark.parametrize("top", ["lif", "attention", "sdsa"])
+@pytest.mark.parametrize("top", ["lif", "attention", "sdsa", "moe"])
 def test_bench_on_presets(top, simulator):
     for preset in ("default", "icebreaker"):
         emission = emitted(top, preset=preset)

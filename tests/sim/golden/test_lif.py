@@ -145,3 +145,19 @@ def test_fixed_point_is_reached_by_a_constant_input():
                   "fire": "ge", "bias": 0, "fraction_bits": 8, "decay_bits": 16}  # fmt: skip
     result, _ = lif(parameters, {"current": np.full((300, 1), 50)})
     assert math.isclose(result["membrane"][-1, 0] / 256, 500, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("fire", ["ge", "gt"])
+@pytest.mark.parametrize("reset", ["hard", "soft", "none"])
+def test_the_charged_membrane_is_before_the_reset(reset, fire):
+    current = np.random.default_rng(4).integers(-4, 9, (40, 20))
+    parameters = {"tau": 2.0, "threshold": 3, "reset": reset, "reset_delay": False, "fire": fire,
+                  "bias": 0, "fraction_bits": 0, "decay_bits": 1}  # fmt: skip
+    result, _ = lif(parameters, {"current": current})
+    charged, fired = result["charged"], result["spikes"] == 1
+    np.testing.assert_array_equal(fired, charged >= 3 if fire == "ge" else charged > 3)
+    after = {"hard": np.zeros_like(charged), "soft": charged - 3, "none": charged}[reset]
+    np.testing.assert_array_equal(result["membrane"], np.where(fired, after, charged))
+    assert fired.any()
+    delayed, _ = lif(parameters | {"reset_delay": True}, {"current": current})
+    np.testing.assert_array_equal(delayed["charged"], delayed["membrane"])

@@ -1,0 +1,193 @@
+"""The experts around a router tile under test: they take what they are given, and answer."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ClockCycles
+
+from gen.vectors import pack
+from hw.config import Config
+from sim.drivers import Sink, Source
+from sim.protocol import Word
+
+ANSWER, EXPERT = "answer", "expert"
+"""Names of the streams, before the number of the expert."""
+
+
+EXPERT_CLOCKS = 2
+"""Clocks from the last beat of a token to the first one of its answer, beyond the next clock."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Errand:
+    """A token that an expert must be given, and what it answers.
+
+    Attributes
+    ----------
+    token, answer : list of Word
+    """
+
+    token: list[Word]
+    answer: list[Word]
+
+
+def errands(config: Any, arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> list[list[Errand]]:
+    """Return what each expert must be given in an inference, in order.
+
+    Parameters
+    ----------
+    config : Config
+        Of a router tile.
+    arrays : mapping
+        ``tokens`` [T, N, D], and ``expert_out`` [T, N, E, D] or nothing for zeros.
+    mask : ndarray [T, N, E]
+        Who gets the token.
+    """
+    stream = config.stream(f"{EXPERT}0")
+    tokens = arrays["tokens"]
+    zeros = np.zeros((*mask.shape, tokens.shape[2]), np.uint8)
+    answers = arrays.get("expert_out", zeros)
+    given: list[list[Errand]] = []
+    for e in range(mask.shape[2]):
+        given.append([])
+        for t, n in np.argwhere(mask[:, :, e]):
+            tag = int(t) << config.token_bits | int(n)
+            first = not given[-1]
+            given[-1].append(
+                Errand(
+                    frame(pack(stream, tokens[t, n]), tag, first),
+                    frame(pack(stream, answers[t, n, e]), tag),
+                )
+            )
+    return given
+
+
+def frame(words: Sequence[int], tag: int, first: bool = False) -> list[Word]:
+    """Return the beats of a token or an answer."""
+    last = len(words) - 1
+    return [
+        (word, int(i == last), tag << 1 | int(first and i == 0)) for i, word in enumerate(words)
+    ]
+
+
+def wrong_tag(answer: list[Word], tag: int) -> list[Word]:
+    """Return an answer to another token."""
+    return frame([word for word, _, _ in answer], tag ^ 1)
+
+
+def too_short(answer: list[Word], tag: int) -> list[Word]:
+    """Return an answer that lacks a beat."""
+    return frame([word for word, _, _ in answer[1:]], tag)
+
+
+def too_long(answer: list[Word], tag: int) -> list[Word]:
+    """Return an answer with a beat too many."""
+    return frame([word for word, _, _ in (*answer, answer[-1])], tag)
+
+
+class Experts:
+    """All experts of a tile; each answers in order, after a while.
+
+    Parameters
+    ----------
+    dut : cocotb handle
+    config : Config
+    rng : numpy Generator
+        Of the times that they take.
+    prefixes : mapping of str to str
+        Of the ports, by stream.
+
+    Attributes
+    ----------
+    ends : dict of str to Sink or Source
+        By stream.
+    slowest : int
+        Clocks that an answer may take.
+    mischief : float
+        Chance of a wrong answer before a right one.
+    faults : int
+        Wrong answers so far.
+    wrong : str
+        The first thing that was wrong, empty if nothing was.
+    asked : bool
+        Whether anybody was given a token.
+    """
+
+    def __init__(
+        self, dut: Any, config: Config, rng: np.random.Generator, prefixes: Mapping[str, str]
+    ) -> None:
+        self._clk = dut.clk
+        self._rng = rng
+        self._beats = next(s.beats for s in config.streams if s.name.startswith(EXPERT))
+        count = sum(s.name.startswith(EXPERT) for s in config.streams)
+        self._sinks = [Sink(dut, prefixes[f"{EXPERT}{e}"]) for e in range(count)]
+        self._sources = [Source(dut, prefixes[f"{ANSWER}{e}"]) for e in range(count)]
+        self.ends: dict[str, Sink | Source] = {
+            **{f"{EXPERT}{e}": sink for e, sink in enumerate(self._sinks)},
+            **{f"{ANSWER}{e}": source for e, source in enumerate(self._sources)},
+        }
+        self.slowest = 0
+        self.mischief = 0.0
+        self.faults = 0
+        self._tag = max(s.tag for s in config.streams)
+        self.forget()
+        cocotb.start_soon(self._run())
+
+    def forget(self) -> None:
+        """Expect nothing more."""
+        count = len(self._sinks)
+        self._due: list[collections.deque[Errand]] = [collections.deque() for _ in range(count)]
+        self._later: list[collections.deque[tuple[int, list[Word]]]] = [
+            collections.deque() for _ in range(count)
+        ]
+        self.wrong = ""
+        self.asked = False
+
+    def expect(self, given: Sequence[Sequence[Errand]]) -> None:
+        """Note what must come."""
+        for due, more in zip(self._due, given, strict=True):
+            due.extend(more)
+
+    def check(self, *, extras: bool) -> None:
+        """Raise an `AssertionError` if anything is missing, or was not expected."""
+        assert extras or not self.wrong, self.wrong
+        for e, due in enumerate(self._due):
+            assert not due, f"{EXPERT}{e}: {len(due)} tokens did not come: {due[0].token[0]}"
+
+    async def _run(self) -> None:
+        clock = 0
+        while True:
+            await ClockCycles(self._clk, 1)
+            clock += 1
+            for e, sink in enumerate(self._sinks):
+                beats = sink.take()
+                for i in range(0, len(beats), self._beats):
+                    answer = self._take(e, beats[i : i + self._beats])
+                    self._later[e].append(
+                        (clock + int(self._rng.integers(self.slowest + 1)), answer)
+                    )
+                while self._later[e] and self._later[e][0][0] <= clock:
+                    self._answer(e, self._later[e].popleft()[1])
+
+    def _answer(self, e: int, answer: list[Word]) -> None:
+        """Send an answer, maybe behind wrong ones."""
+        while self._rng.random() < self.mischief:
+            tag = answer[0][2] >> 1
+            kinds = [wrong_tag] if self._tag else []
+            kinds += [too_long, *([too_short] if len(answer) > 1 else [])]
+            self._sources[e].send(kinds[self._rng.integers(len(kinds))](answer, tag))
+            self.faults += 1
+        self._sources[e].send(answer)
+
+    def _take(self, e: int, token: list[Word]) -> list[Word]:
+        due = self._due[e]
+        self.asked = True
+        if due and due[0].token == token:
+            return due.popleft().answer
+        want = due[0].token if due else "nothing"
+        self.wrong = self.wrong or f"{EXPERT}{e}: want {want}, got {token}"
+        return frame([0] * len(token), token[0][2] >> 1)
