@@ -92,6 +92,9 @@ def too_long(answer: list[Word], tag: int) -> list[Word]:
 class Experts:
     """All experts of a tile; each answers in order, after a while.
 
+    Tokens of void inferences come as well, and are told by what is in them: so in tests of broken
+    frames a token must have enough channels for no two to be alike by chance.
+
     Parameters
     ----------
     dut : cocotb handle

@@ -39,7 +39,11 @@ CONFIGS = [
     ("moe", "tokens=5 channels=16 channels_per_beat=4 timesteps=2 trace=true", "v"),
     ("moe", "tokens=3 channels=8 experts=3 routing=topk k=2 capacity=1 trace=true", "sv"),
     ("moe", "tokens=4 channels=6 channels_per_beat=3 experts=5 routing=kwta k=3 timesteps=3", "v"),
-    ("moe", "tokens=2 channels=4 channels_per_beat=2 capacity=1 overflow=stall readback=true", "v"),
+    (
+        "moe",
+        "tokens=2 channels=16 channels_per_beat=8 capacity=1 overflow=stall readback=true",
+        "v",
+    ),
     ("moe", "tokens=1 channels=2 experts=1 timesteps=1 trace=true weight_bits=4", "v"),
 ]
 
