@@ -73,6 +73,7 @@ define warm
 $(PY) -m pip check --disable-pip-version-check >/dev/null || { $(PY) -m pip check; exit 1; }; \
 echo "Preparing the synthesis tools (a minute or two the first time)"; \
 for command in "yosys -V" "nextpnr-ice40 --version" "nextpnr-ecp5 --version" \
+    "nextpnr-himbaechel-gowin --version" \
     "icepack -h" "ecppack --help"; do \
     $(VENV)/bin/yowasp-$$command </dev/null >$(VENV)/warm.log 2>&1 || \
         grep -q '^Usage: yowasp-' $(VENV)/warm.log || { \

@@ -63,7 +63,7 @@ class Device:
     cells : callable
         From cells by type to what is counted.
     absorbs : bool
-        Whether `gen.absorb` comes after the command.
+        Whether `gen.absorb` comes after the command, and `gen.block_registers` with it.
     limit_s : int, optional
         Seconds after which nextpnr is given up.
     """
@@ -79,7 +79,7 @@ class Device:
     @property
     def flow(self) -> str:
         """How a netlist is made, as results tell it."""
-        return f"{self.synthesis}, absorb" if self.absorbs else self.synthesis
+        return f"{self.synthesis}, absorb, block registers" if self.absorbs else self.synthesis
 
 
 # Tried on `lif` and `attention`. `-dff` (ABC9 over registers) changed the cells by -3 to +2 % and

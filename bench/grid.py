@@ -34,9 +34,10 @@ class Point:
     seeds: int = 1
 
 
-def attention(why: str, tokens: int, head_dim: int, **settings: Any) -> Point:
+def attention(why: str, tokens: int, head_dim: int, seeds: int = 1, **settings: Any) -> Point:
     """Return a point of attention with one head and ten time steps, as the paper's block."""
-    return Point(why, {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings})
+    settings = {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings}
+    return Point(why, settings, seeds=seeds)
 
 
 def sdsa(why: str, tokens: int, channels: int, **settings: Any) -> Point:
@@ -55,6 +56,7 @@ GRID: dict[str, dict[str, Point]] = {
                                 encoder="sample"),
         "n64_columns4": attention("the most without the longer popcount", 64, 64, columns=4),
         "n64_columns16": attention("a step between", 64, 64, columns=16),
+        "n64_rows2": attention("the same by two rows", 64, 64, seeds=5, rows=2, columns=16),
         "n64_rows4": attention("the same by four rows", 64, 64, rows=4, columns=16),
         "n64_sobol": attention("counting without shift registers", 64, 64, columns=16,
                                rng="sobol"),

@@ -26,6 +26,9 @@ from boards.driven import Driven, drive
 from boards.driven import section as driven_section
 from boards.icebreaker import POWER_ON_CLOCKS, Bitstream
 from boards.icebreaker import build as place
+from boards.routed import SEED as ROUTER_SEED
+from boards.routed import Routed, route
+from boards.routed import section as routed_section
 from boards.selftest import Vectors, deadline
 from boards.simulate import simulate
 from boards.stage import Checks, Step, Steps, clocks_of, through
@@ -141,6 +144,7 @@ class Outcome:
     image: np.ndarray
     spikes: dict[str, np.ndarray]
     driven: Driven
+    routed: Routed
     mean: Mean
     scores: Mean
     rates: dict[str, float]
@@ -156,7 +160,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
     steps, check = Steps(console), Checks(console)
     front = Front(AttentionConfig.preset(PRESET))
     c = front.attention
-    pictures = images()[0]
+    pictures, labels = images()
     some, first = pictures[:DIGITS], pictures[0]
 
     with steps(f"Verilog of {', '.join(TOPS)}"):
@@ -206,6 +210,8 @@ def demonstrate(out: Path, console: Console) -> Outcome:
 
         driven = drive(front, batch, steps, check)
         compared += driven.elements
+        routed = route(driven.out, some, labels[:DIGITS], steps, check)
+        compared += routed.elements
 
         drawn = played.results["out"]
         q, k, v = (batch[name][0] for name in "qkv")
@@ -245,6 +251,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
         image=first,
         spikes={**{name: batch[name][0] for name in "qkv"}, "out": drawn[0]},
         driven=driven,
+        routed=routed,
         mean=mean,
         scores=scores,
         rates={name: float(array.mean()) for name, array in batch.items()},
@@ -324,7 +331,7 @@ def describe(o: Outcome) -> report.Report:
     micro = c.cycles / o.bitstream.wanted
     passed = all(held for _, held in o.checks)
     cards = [
-        report.Card("RTL against golden", f"{o.compared:,}", "spikes compared, bit by bit"),
+        report.Card("RTL against golden", f"{o.compared:,}", "values compared, bit by bit"),
         report.Card("One inference", f"{c.cycles:,} clocks",
                     f"the first output after {c.latency}, a time step every {c.interval}"),
         report.Card("At the board's clock", f"{micro:.0f} µs",
@@ -337,7 +344,7 @@ def describe(o: Outcome) -> report.Report:
     ]  # fmt: skip
     return report.Report(
         title="Spikewright: from digits to a bitstream",
-        lead="Handwritten digits become spikes, go through the emitted Verilog of three units in a "
+        lead="Handwritten digits become spikes, go through the emitted Verilog of four units in a "
         "simulator and are held against the golden models; the same Verilog is placed on an "
         "iCEBreaker as a design that tests itself.",
         passed=passed,
@@ -404,6 +411,7 @@ def describe(o: Outcome) -> report.Report:
                 ],
             ),
             driven_section(o.driven),
+            routed_section(o.routed),
             report.Section(
                 "On the iCEBreaker",
                 "Stimulus and the checksum of golden's outputs lie in the bitstream. The "
@@ -446,6 +454,8 @@ def settings(o: Outcome) -> list[list[str]]:
         ["attention", values(o.attention)],
         ["lif", values(o.lif)],
         ["sdsa", values(o.driven.emission)],
+        ["moe", values(o.routed.emission)],
+        ["router and experts", f"numpy default_rng({ROUTER_SEED})"],
         ["projections", f"numpy default_rng({WEIGHT_SEED}); pixels cut to {BRIGHTEST}; "
          "`python -m boards.digits` prints them"],
         ["firing rates", f"{rates} over {DIGITS} digits"],

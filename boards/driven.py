@@ -42,6 +42,8 @@ class Driven:
     emission : Emission
     spikes : dict of str to ndarray [T, N, D]
         Of the first digit, through the streams.
+    out : ndarray [B, T, N, D]
+        What came out for all digits.
     elements : int
         Elements that were compared.
     costs : list of Cost
@@ -49,6 +51,7 @@ class Driven:
 
     emission: Emission
     spikes: dict[str, np.ndarray]
+    out: np.ndarray
     elements: int
     costs: list[Cost]
 
@@ -93,8 +96,8 @@ def drive(front: Front, batch: Mapping[str, np.ndarray], steps: Steps, check: Ch
           f"spikes; {switched[2]:,.0f} at a rate of 0.5",
           switched[0] < switched[1] < switched[2])  # fmt: skip
     spikes = {name: batch[name][0] for name in "qkv"}
-    out = played["the digits'"].results["out"][0]
-    return Driven(emission, {**spikes, "out": out}, elements, costs)
+    out = played["the digits'"].results["out"]
+    return Driven(emission, {**spikes, "out": out[0]}, out, elements, costs)
 
 
 def section(driven: Driven) -> report.Section:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gen.emit import FORMS, emit, write
-from gen.errors import Command, UserError
+from gen.errors import Command
 from gen.options import config_class, resolve, top_options
 from gen.testbench import bench_files
 from hw.config import Config, bounds, kind
@@ -75,11 +75,6 @@ def write_top(
 ) -> None:
     """Emit a top and say what was written."""
     assert top is not None, "resolve has refused it"
-    if bench and config.asks:
-        raise UserError(
-            f"--testbench: want a top that runs alone; {top} needs experts, which it asks: "
-            f"`python -m sim --top {top}` has a model of them"
-        )
     with Console(stderr=True).status(f"Writing {name or top}"):
         emission = emit(top, config, name=name, form=form)
         files = dict(emission.files)

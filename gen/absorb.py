@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from gen.block_registers import block_registers
 from gen.emit import write
 
 __all__ = ["absorb", "absorb_file"]
@@ -71,6 +72,7 @@ def absorb_file(path: Path) -> None:
     """Absorb in the netlist that Yosys wrote into a file."""
     netlist = json.loads(path.read_text())
     absorb(netlist)
+    block_registers(netlist)
     write({path.name: json.dumps(netlist, indent=1)}, path.parent)
 
 

@@ -6,6 +6,7 @@ Same data, same bytes: the figures carry no dates, and their identifiers follow 
 import dataclasses
 import functools
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
 from matplotlib.path import Path as Outline
 
 from gen.render import render
@@ -25,6 +27,9 @@ P = ParamSpec("P")
 
 INK, MUTED, RULE = "#1f2430", "#687082", "#d9dde5"
 ACCENT, SECOND = "#2b5fd9", "#d9622b"
+
+KINDS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Colours of what differs in kind, told apart by colour-blind people as well (Okabe and Ito)."""
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f6f8fc", "#a9c1f5", "#2b5fd9", "#101f4d"])
 DIFFERENCE = LinearSegmentedColormap.from_list("difference", [SECOND, "#f8f8f8", ACCENT])
@@ -319,6 +324,54 @@ def raster_figure(spikes: Mapping[str, np.ndarray], name: str) -> str:
         axes.set_xticks(
             [(t + 0.5) * tokens for t in range(steps)], [f"t={t}" for t in range(steps)]
         )
+    return svg_of(canvas, name)
+
+
+@styled
+def routing_figure(images: np.ndarray, got: np.ndarray, dropped: np.ndarray, name: str) -> str:
+    """Return who got which token, where a token is a square patch of an image.
+
+    Parameters
+    ----------
+    images : ndarray [B, rows, rows]
+        In shades of grey, a column of panels each.
+    got, dropped : ndarray of bool [B, T, N, E]
+        Whether an expert got a token, or did not though it was chosen; a row of panels a time step.
+    name : str
+    """
+    count, steps, tokens, _ = got.shape
+    rows = images.shape[1]
+    across = math.isqrt(tokens)
+    patch = rows / across
+    canvas, every = panels(2.6 * count, 2.7 * steps, steps, count)
+    for index, axes in enumerate(every):
+        t, image = divmod(index, count)
+        axes.pcolormesh(images[image], cmap=PAPER, vmax=2 * images.max())
+        for n in range(tokens):
+            row, column = divmod(n, across)
+            axes.add_patch(
+                Rectangle((column * patch, row * patch), patch, patch, fill=False,
+                          edgecolor=RULE, linewidth=0.8)
+            )  # fmt: skip
+            those = np.flatnonzero(got[image, t, n] | dropped[image, t, n])
+            size = 0.64 * patch  # the image is seen around it
+            wide = size / max(len(those), 1)
+            for place, e in enumerate(those):
+                x, y = (column + 0.18) * patch + place * wide, (row + 0.18) * patch
+                color, has = KINDS[e % len(KINDS)], got[image, t, n, e]
+                axes.add_patch(
+                    Rectangle((x, y), wide, size, facecolor=color if has else "#ffffff",
+                              edgecolor="#ffffff" if has else color, linewidth=0.8,
+                              hatch=None if has else "////")
+                )  # fmt: skip
+                axes.text(
+                    x + wide / 2, y + size / 2, str(e), ha="center", va="center", fontsize=8,
+                    color=INK, path_effects=[effects.withStroke(linewidth=2, foreground="#ffffff")],
+                )  # fmt: skip
+        axes.set(xlim=(0, rows), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if image == 0:
+            axes.set_ylabel(f"t={t}")
     return svg_of(canvas, name)
 
 

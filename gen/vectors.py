@@ -1,5 +1,6 @@
-"""Arrays as the words that go over a stream's ``tdata``, and back."""
+"""Arrays as the beats that go over a stream, and back."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,9 @@ from hw.config import Config
 from hw.stream import Stream
 
 Arrays = dict[str, np.ndarray]
+
+Word = tuple[int, int, int]
+"""``tdata``, ``tlast`` and ``tuser`` of a beat."""
 
 
 def pack(stream: Stream, array: np.ndarray) -> list[int]:
@@ -61,6 +65,16 @@ def marks(stream: Stream) -> list[tuple[int, int]]:
     """Return (``tlast``, ``tuser``) of every beat of one inference."""
     total = stream.steps * stream.beats
     return [(int((i + 1) % stream.beats == 0), int(i == 0)) for i in range(total)]
+
+
+def words(stream: Stream, array: np.ndarray, steps: int | None = None) -> list[Word]:
+    """Return the beats of one inference of `stream`, or of its first time steps."""
+    if steps is not None:
+        stream = dataclasses.replace(stream, steps=steps)
+    return [
+        (data, last, first)
+        for data, (last, first) in zip(pack(stream, array), marks(stream), strict=True)
+    ]
 
 
 def random_stimulus(config: Config, rng: np.random.Generator) -> Arrays:

@@ -55,7 +55,9 @@ def popcount(bits: Sequence[Value]) -> Value:
     return add_tree(bits)[: len(bits).bit_length()]
 
 
-def count_layers(count: int, width: int, late: int = 0) -> list[list[Segment]]:
+def count_layers(
+    count: int, width: int, late: int = 0, per_clock: int = LAYERS_PER_CLOCK
+) -> list[list[Segment]]:
     """Plan the layers of `pipelined_counts` of `count` bits and a start of `width` bits.
 
     A segment of length L takes three bits of its lowest weight and two of each of the next L - 1,
@@ -67,9 +69,9 @@ def count_layers(count: int, width: int, late: int = 0) -> list[list[Segment]]:
     heights = [count, *[0] * width]
     layers: list[list[Segment]] = []
     while True:
-        if len(layers) == late * LAYERS_PER_CLOCK:
+        if len(layers) == late * per_clock:
             heights = [*(height + 1 for height in heights[:width]), heights[width]]
-        if len(layers) >= late * LAYERS_PER_CLOCK and max(heights[:width], default=0) <= 2:
+        if len(layers) >= late * per_clock and max(heights[:width], default=0) <= 2:
             pairs = [weight for weight in range(width) if heights[weight] == 2]
             return [*layers, [(pairs[0], width - pairs[0])]] if pairs else layers
         segments = []
@@ -92,9 +94,9 @@ def count_layers(count: int, width: int, late: int = 0) -> list[list[Segment]]:
         heights = [a + b for a, b in zip(heights, after, strict=True)]
 
 
-def count_clocks(count: int, width: int, late: int = 0) -> int:
+def count_clocks(count: int, width: int, late: int = 0, per_clock: int = LAYERS_PER_CLOCK) -> int:
     """Return the clocks of `pipelined_counts` of `count` bits and a start of `width` bits."""
-    return max(-(-len(count_layers(count, width, late)) // LAYERS_PER_CLOCK), late + 1)
+    return max(-(-len(count_layers(count, width, late, per_clock)) // per_clock), late + 1)
 
 
 def pipelined_counts(
@@ -103,6 +105,7 @@ def pipelined_counts(
     starts: Sequence[Sequence[Value]],
     name: str,
     late: int = 0,
+    per_clock: int = LAYERS_PER_CLOCK,
 ) -> list[Signal]:
     """Return, for each of some equally large groups of bits, its start plus the number of ones.
 
@@ -128,21 +131,23 @@ def pipelined_counts(
         Prefix of the signals.
     late : int
         Clocks that the starts come behind the bits.
+    per_clock : int
+        Layers of full adders between registers.
 
     Returns
     -------
     list of Signal(width + 1)
     """
-    layers = count_layers(len(groups[0]), len(starts[0][0]), late)
+    layers = count_layers(len(groups[0]), len(starts[0][0]), late, per_clock)
     counts = [
         _Count(bits, start, late, f"{name}{index}")
         for index, (bits, start) in enumerate(zip(groups, starts, strict=True))
     ]
-    clocks = count_clocks(len(groups[0]), len(starts[0][0]), late)
+    clocks = count_clocks(len(groups[0]), len(starts[0][0]), late, per_clock)
     for clock in range(clocks):
         for count in counts if clock else ():
             count.register(m, clock)
-        for number in range(clock * LAYERS_PER_CLOCK, (clock + 1) * LAYERS_PER_CLOCK):
+        for number in range(clock * per_clock, (clock + 1) * per_clock):
             rows = [
                 (count, weight, count.row(weight, length, clock))
                 for count in counts

@@ -11,6 +11,7 @@ from amaranth.utils import ceil_log2
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.queue import Marks
 from hw.stream import FrameGuard, Stream
+from hw.turns import read_ahead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,9 @@ class BufferShape:
         Clocks from the release of a time step to the last use of its last group.
     interval : int
         Clocks from one time step to the next; there are as many `slots` as it takes to keep it.
-    registered : bool
-        Put a register behind the frame guard and one behind the memory.
+    read_clocks : int
+        Clocks from `read` to `group`: one, and as many as there are registers behind the memory.
+        The first of them can be the memory's own; one more may be beside what uses the group.
     """
 
     stream: Stream
@@ -41,7 +43,12 @@ class BufferShape:
     begins_at: int
     used_at: int
     interval: int
-    registered: bool
+    read_clocks: int
+
+    @property
+    def registered(self) -> bool:
+        """Whether clock rate comes before cells: there is a register behind the guard too."""
+        return self.read_clocks > 1
 
     @property
     def group_beats(self) -> int:
@@ -52,11 +59,6 @@ class BufferShape:
     def groups(self) -> int:
         """Groups of a time step."""
         return -(-self.stream.beats // self.group_beats)
-
-    @property
-    def read_clocks(self) -> int:
-        """Clocks from `read` to `group`."""
-        return 2 if self.registered else 1
 
     @property
     def lag(self) -> int:
@@ -212,10 +214,9 @@ class TokenBuffer(wiring.Component):
             read.en.eq(self.read),
             self.settled.eq(~Cat(released[1:]).any()),
         ]
-        if self.shape.registered:
-            m.d.sync += self.group.as_value().eq(read.data)
-        else:
-            m.d.comb += self.group.as_value().eq(read.data)
+        m.d.comb += self.group.as_value().eq(
+            read_ahead(m, read.data.as_value(), "group", self.shape.read_clocks)
+        )
         with m.If(beat.commit):
             m.d.sync += into.eq(turn(into))
         with m.If(released[-1]):

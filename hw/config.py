@@ -130,6 +130,16 @@ class Config:
         raise NotImplementedError
 
     @property
+    def pause(self) -> int:
+        """Clocks that an inference takes longer than its time steps in the steady state."""
+        return 0
+
+    @property
+    def by_inference(self) -> bool:
+        """Whether outputs come of whole inferences alone, so that a broken one leaves no trace."""
+        return False
+
+    @property
     def cycles(self) -> int:
         """Clocks from the first beat in to the last beat out of one inference."""
         raise NotImplementedError

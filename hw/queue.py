@@ -97,6 +97,8 @@ class Marks(wiring.Component):
     Parameters
     ----------
     width, depth : int
+    tells_full : bool
+        Have `full`, for a writer that does not know its room.
 
     Attributes
     ----------
@@ -111,10 +113,13 @@ class Marks(wiring.Component):
         The same in the next clock, if one is.
     pop : Signal(), in
         Only while one is `waiting`.
+    full : Signal(), out
+        There is no room.
     """
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, *, tells_full: bool = False) -> None:
         self._depth = depth
+        self._tells_full = tells_full
         super().__init__(
             {
                 "write": In(1),
@@ -126,6 +131,7 @@ class Marks(wiring.Component):
                 "will_follow": Out(1),
                 "to_follow": Out(width),
                 "pop": In(1),
+                **({"full": Out(1)} if tells_full else {}),
             }
         )
 
@@ -138,6 +144,7 @@ class Marks(wiring.Component):
         follows = waits[1] if self._depth > 1 else Const(0)
         m.d.comb += [
             self.waiting.eq(waits[0]),
+            *([self.full.eq(waits[-1])] if self._tells_full else []),
             self.oldest.eq(marks[0]),
             self.will_wait.eq(waits[0] | self.write),
             self.to_come.eq(Mux(waits[0], marks[0], self.word)),
@@ -231,6 +238,9 @@ class PacketQueue(wiring.Component):
         Packets, with one that is not yet whole.
     paced : bool
         A word is taken in two of three clocks at most; so no path leads from `ready` to the memory.
+    near : bool
+        Much hangs on the word: there is another register, that can be beside what does, and a word
+        is there four clocks after its packet was whole.
 
     Attributes
     ----------
@@ -249,9 +259,13 @@ class PacketQueue(wiring.Component):
         The output.
     """
 
-    def __init__(self, width: int, packet: int, depth: int, *, paced: bool = False) -> None:
+    def __init__(
+        self, width: int, packet: int, depth: int, *, paced: bool = False, near: bool = False
+    ) -> None:
         self._packet = packet
+        self._depth = depth
         self._paced = paced
+        self._near = near
         self._places = packet * depth
         super().__init__(
             {
@@ -274,25 +288,43 @@ class PacketQueue(wiring.Component):
             shape=len(self.word), depth=self._places, init=[], attrs=NO_COLLISION | BLOCK
         )
         write, read = store.write_port(), store.read_port()
-        stored = Signal(range(self._places + 1))
-        waiting = Signal()  # there are any stored
+        stored = Signal(range(self._depth + 1))  # packets, one that is being read included
+        waiting = Signal()  # there are any
+        ends = Signal(init=self._packet == 1)  # the next word is the last one of its packet
         fetch, fetched = Signal(), Signal()
-        moves = fetched & (self.ready | ~self.valid)
+        valid, ready = Signal(), Signal()  # of the register behind the memory
+        moves = fetched & (ready | ~valid)
         m.d.comb += [
-            fetch.eq(waiting & (~fetched | (~self.valid if self._paced else moves))),
+            fetch.eq(waiting & (~fetched | (~valid if self._paced else moves))),
             write.data.eq(self.word),
             write.en.eq(self.offer),
             read.en.eq(fetch),
-            self.some.eq(waiting | fetched | self.valid),
+            self.some.eq(waiting | fetched | valid | self.valid),
         ]
         m.d.sync += [
-            stored.eq(stored + Mux(self.commit, self._packet, 0) - fetch),
-            waiting.eq(self.commit | (waiting & ~(fetch & (stored == 1)))),
+            waiting.eq(self.commit | (waiting & ~(fetch & ends & (stored == 1)))),
             fetched.eq(fetch | (fetched & ~moves)),
-            self.valid.eq(moves | (self.valid & ~self.ready)),
+            valid.eq(moves | (valid & ~ready)),
         ]
+        with m.If(self.commit != (fetch & ends)):
+            m.d.sync += stored.eq(stored + Mux(self.commit, 1, -1))
+        if self._packet > 1:
+            word = Signal(range(self._packet))
+            with m.If(fetch):
+                m.d.sync += [
+                    word.eq(Mux(ends, 0, word + 1)), ends.eq(word == self._packet - 2),
+                ]  # fmt: skip
+        register = Signal.like(self.data, reset_less=True)  # it can be one of the memory's own
         with m.If(moves):
-            m.d.sync += self.data.eq(read.data)
+            m.d.sync += register.eq(read.data)
+        if self._near:
+            leaves = valid & (self.ready | ~self.valid)
+            m.d.comb += ready.eq(leaves)
+            m.d.sync += self.valid.eq(leaves | (self.valid & ~self.ready))
+            with m.If(leaves):
+                m.d.sync += self.data.eq(register)
+        else:
+            m.d.comb += [self.valid.eq(valid), self.data.eq(register), ready.eq(self.ready)]
 
         def after(address: Value) -> Value:
             return Mux(address == self._places - 1, 0, address + 1)

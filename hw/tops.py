@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 
 from hw.attention import AttentionConfig, attention
 from hw.config import Config
+from hw.heads import Heads, HeadsConfig
 from hw.lif import Lif, LifConfig
 from hw.moe import Moe, MoeConfig
 from hw.sdsa import Sdsa, SdsaConfig
@@ -32,4 +33,5 @@ TOPS: dict[str, Top] = {
     "attention": Top(AttentionConfig, attention, "stochastic spiking attention on bitstreams"),
     "sdsa": Top(SdsaConfig, Sdsa, "spike-driven self-attention, mask and add only"),
     "moe": Top(MoeConfig, Moe, "mixture-of-experts router tile: route, dispatch, merge"),
+    "heads": Top(HeadsConfig, Heads, "dynamic head pruning: the heads with most spikes of Q stay"),
 }

@@ -48,7 +48,7 @@ class ActivityMeter:
 
     def __init__(self, emission: Emission) -> None:
         source = {emission.manifest["files"]["verilog"]: emission.verilog}
-        self._design = synthesise(Design(emission.name, source), "ecp5")
+        self._design = synthesise(Design(emission.name, source), "ecp5", block_ram=False)
         self._job = Job(emission.manifest["top"], emission.config.asdict())
         try:
             self._built = build(self._design, "verilator", toggles=True)

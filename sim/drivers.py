@@ -7,7 +7,7 @@ from typing import Any
 
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
-from sim.protocol import Word
+from gen.vectors import Word
 
 LONGEST_BURST = 32
 """Clocks of the longest stall; random ones are hardly ever as long."""

@@ -1,7 +1,6 @@
 """The experts around a router tile under test: they take what they are given, and answer."""
 
 import collections
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,69 +8,13 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from gen.vectors import pack
+from gen.errands import ANSWER, EXPERT, Errand, frame
+from gen.vectors import Word
 from hw.config import Config
 from sim.drivers import Sink, Source
-from sim.protocol import Word
-
-ANSWER, EXPERT = "answer", "expert"
-"""Names of the streams, before the number of the expert."""
-
 
 EXPERT_CLOCKS = 2
 """Clocks from the last beat of a token to the first one of its answer, beyond the next clock."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Errand:
-    """A token that an expert must be given, and what it answers.
-
-    Attributes
-    ----------
-    token, answer : list of Word
-    """
-
-    token: list[Word]
-    answer: list[Word]
-
-
-def errands(config: Any, arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> list[list[Errand]]:
-    """Return what each expert must be given in an inference, in order.
-
-    Parameters
-    ----------
-    config : Config
-        Of a router tile.
-    arrays : mapping
-        ``tokens`` [T, N, D], and ``expert_out`` [T, N, E, D] or nothing for zeros.
-    mask : ndarray [T, N, E]
-        Who gets the token.
-    """
-    stream = config.stream(f"{EXPERT}0")
-    tokens = arrays["tokens"]
-    zeros = np.zeros((*mask.shape, tokens.shape[2]), np.uint8)
-    answers = arrays.get("expert_out", zeros)
-    given: list[list[Errand]] = []
-    for e in range(mask.shape[2]):
-        given.append([])
-        for t, n in np.argwhere(mask[:, :, e]):
-            tag = int(t) << config.token_bits | int(n)
-            first = not given[-1]
-            given[-1].append(
-                Errand(
-                    frame(pack(stream, tokens[t, n]), tag, first),
-                    frame(pack(stream, answers[t, n, e]), tag),
-                )
-            )
-    return given
-
-
-def frame(words: Sequence[int], tag: int, first: bool = False) -> list[Word]:
-    """Return the beats of a token or an answer."""
-    last = len(words) - 1
-    return [
-        (word, int(i == last), tag << 1 | int(first and i == 0)) for i, word in enumerate(words)
-    ]
 
 
 def wrong_tag(answer: list[Word], tag: int) -> list[Word]:

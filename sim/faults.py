@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gen.vectors import Word
 from hw.stream import Stream
-from sim.protocol import Word
 
 
 @dataclasses.dataclass(frozen=True)

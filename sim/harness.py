@@ -9,12 +9,14 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
 
+from gen.errands import ANSWER, errands
+from gen.vectors import Word, words
 from hw.stream import FAULT_BITS, Stream
 from sim.drivers import LONGEST_BURST, PATTERNS, Sink, Source
-from sim.experts import ANSWER, Experts, errands
+from sim.experts import Experts
 from sim.job import Job
-from sim.protocol import Monitor, Word
-from sim.reference import Arrays, Reference, words
+from sim.protocol import Monitor
+from sim.reference import Arrays, Reference
 from sim.stimuli import draw
 
 

@@ -21,6 +21,8 @@ class Family:
         Of Yosys.
     models : tuple of str
         Files in Yosys's folder of that family; the first one is compiled, it includes the others.
+    own : tuple of str
+        Files in ``sim/models`` with what Yosys has no models of.
     absorbs : bool
         Whether `gen.absorb` comes after the command, as it does where a design is measured.
     defines : tuple of str
@@ -33,6 +35,7 @@ class Family:
 
     command: str
     models: tuple[str, ...]
+    own: tuple[str, ...] = ()
     absorbs: bool = False
     defines: tuple[str, ...] = ()
     edits: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -47,18 +50,25 @@ FAMILIES = {
         defines=("NO_ICE40_DEFAULT_ASSIGNMENTS",),
     ),
     "ecp5": Family(
-        command="synth_ecp5 -nowidelut -nobram -nodsp",
+        command="synth_ecp5 -nowidelut -nodsp",
         models=("cells_sim.v", "common_sim.vh", "ccu2c_sim.vh"),
+        own=("dp16kd.v",),
         absorbs=True,
         defines=("NO_INCLUDES",),  # vendor's names of primitives, which no netlist has
         # Icarus 11 has no elaboration tasks; the cell comes from placement, not from synthesis.
-        edits={'$error("unsupported COMB mode %s", MODE);': ""},
-        remark="without block RAM and multipliers: Yosys has no models of them",
+        edits={
+            '$error("unsupported COMB mode %s", MODE);': "",
+            "module DP16KD(": "module DP16KD_without_a_model(",
+        },
+        remark="without multipliers: Yosys has no model of them",
     ),
 }
 
 
-def synthesise(design: Design, family: str) -> Design:
+MODELS = Path(__file__).parent / "models"
+
+
+def synthesise(design: Design, family: str, *, block_ram: bool = True) -> Design:
     """Return the netlist of a design with the models of its cells.
 
     Parameters
@@ -67,6 +77,8 @@ def synthesise(design: Design, family: str) -> Design:
         Verilog or SystemVerilog, one file.
     family : str
         A key of `FAMILIES`.
+    block_ram : bool
+        Without it memories are of LUTs and flip-flops, all of whose outputs can be seen.
 
     Raises
     ------
@@ -75,15 +87,16 @@ def synthesise(design: Design, family: str) -> Design:
     """
     facts = FAMILIES[family]
     (source,) = design.files
+    # A style that is asked for would override the command's option.
+    without = "" if block_ram else "setattr -unset ram_style */m:*; "
+    command = facts.command if block_ram else f"{facts.command} -nobram"
     read = "read_verilog -sv" if source.endswith(".sv") else "read_verilog"
     netlist = f"{design.name}_{family}.v"
     with tempfile.TemporaryDirectory(prefix="spikewright_") as name:
         folder = Path(name)
         (folder / source).write_text(design.files[source])
         yosys(
-            # A style that is asked for would override a command's -nobram.
-            f"{read} {source}; setattr -unset ram_style */m:*; "
-            f"{facts.command} -top {design.name}; write_json netlist.json",
+            f"{read} {source}; {without}{command} -top {design.name}; write_json netlist.json",
             cwd=folder,
         )
         if facts.absorbs:
@@ -99,6 +112,8 @@ def synthesise(design: Design, family: str) -> Design:
         files[model] = (share / model).read_text()
         for old, new in facts.edits.items():
             files[model] = files[model].replace(old, new)
+    for model in facts.own:
+        files[model] = (MODELS / model).read_text()
     first = facts.models[0]
     files[first] = "".join(f"`define {macro}\n" for macro in facts.defines) + files[first]
     return Design(design.name, files)

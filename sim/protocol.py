@@ -15,11 +15,9 @@ from typing import Any, NoReturn
 
 from cocotb.triggers import RisingEdge
 
+from gen.vectors import Word
 from hw.config import Config
 from hw.stream import Stream, axi_prefix
-
-Word = tuple[int, int, int]
-"""``tdata``, ``tlast`` and ``tuser`` of a beat."""
 
 
 class ProtocolError(AssertionError):

@@ -1,15 +1,11 @@
 """What must come out of a top: its golden model, with the state that runs on over inferences."""
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
-from gen.vectors import marks, pack
 from hw.config import Config
-from hw.stream import Stream
 from sim.golden import golden
-from sim.protocol import Word
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -52,13 +48,3 @@ class Reference:
         }
         result, self._state = self._model(self._config.asdict(), cut, self._state)
         return result
-
-
-def words(stream: Stream, array: np.ndarray, steps: int | None = None) -> list[Word]:
-    """Return the beats of one inference of `stream`, or of its first time steps."""
-    if steps is not None:
-        stream = dataclasses.replace(stream, steps=steps)
-    return [
-        (data, last, first)
-        for data, (last, first) in zip(pack(stream, array), marks(stream), strict=True)
-    ]

@@ -187,9 +187,10 @@ def _ports(design: Design) -> str:
 
 
 def run(
-    built: Path, design: Design, simulator: str, job: Job, module: str, counts: Path | None = None
-) -> list[Outcome]:
-    """Run all tests of a cocotb module.
+    built: Path, design: Design, simulator: str, job: Job, module: str, counts: Path | None = None,
+    *, only: str | None = None,
+) -> list[Outcome]:  # fmt: skip
+    """Run the tests of a cocotb module.
 
     Parameters
     ----------
@@ -201,6 +202,8 @@ def run(
     module : {BENCH, PLAYBACK}
     counts : Path, optional
         Where the transitions go that a build with `toggles` counts.
+    only : str, optional
+        A regular expression of the tests that are run, all without it.
 
     Returns
     -------
@@ -226,6 +229,7 @@ def run(
                 test_dir=folder,
                 results_xml=str(results),
                 seed=job.seed,
+                test_filter=only,
                 plusargs=[
                     "+verilator+rand+reset+2",
                     f"+verilator+seed+{job.seed % 2**31 + 1}",

@@ -122,24 +122,36 @@ class CountAttention(wiring.Component):
         go = Signal()
         idle = Signal()
         group_ok = clock < c.groups
-        group_last = clock == c.groups - 1
-        fold_end = clock == c.fold_clocks - 1
-        step_end = fold_end & (fold == c.folds - 1)
-        begins = go & ~active
+        # Where the counts are, known a clock before: much hangs on it.
+        group_last = Signal(init=c.groups == 1)
+        fold_end = Signal(init=c.fold_clocks == 1)
+        in_last = Signal(init=c.folds == 1)
+        step_end = fold_end & in_last
+        begins = Signal()
         m.d.comb += [
             together.eq(q.waiting & k.waiting & v.waiting),
             agree.eq((q.first == k.first) & (k.first == v.first)),
             voided.eq(q.void | k.void | v.void),
-            go.eq((active | ready) & (room | ~group_last)),
+            # A time step begins with clock 0.
+            begins.eq(ready & ~active & (room if c.groups == 1 else 1)),
+            go.eq(begins | (active & (room | ~group_last))),
         ]
         if plan.begins_at:
             m.d.sync += ready.eq(together & agree & ~voided & ~begins)
         else:
             m.d.comb += ready.eq(together & agree & ~voided)
         with m.If(go):
-            m.d.sync += [active.eq(~step_end), clock.eq(Mux(fold_end, 0, clock + 1))]
+            m.d.sync += [
+                active.eq(~step_end),
+                clock.eq(Mux(fold_end, 0, clock + 1)),
+                group_last.eq(Mux(fold_end, c.groups == 1, clock == c.groups - 2)),
+                fold_end.eq(Mux(fold_end, c.fold_clocks == 1, clock == c.fold_clocks - 2)),
+            ]
             with m.If(fold_end):
-                m.d.sync += fold.eq(Mux(fold == c.folds - 1, 0, fold + 1))
+                m.d.sync += [
+                    fold.eq(Mux(in_last, 0, fold + 1)),
+                    in_last.eq(Mux(in_last, c.folds == 1, fold == c.folds - 2)),
+                ]
         with m.If(begins):
             m.d.sync += opening.eq(q.first)
 
@@ -256,6 +268,7 @@ class CountAttention(wiring.Component):
                     [starts.skewed(by_column[x][head], f"c{x}") for x in range(c.columns)],
                     f"score_r{row}_h{head}_c",
                     late=plan.start_stage - plan.key_stage,
+                    per_clock=plan.layers,
                 )
                 bits = []
                 for column, count in enumerate(counts):
@@ -296,7 +309,7 @@ class CountAttention(wiring.Component):
                 ]
                 begin = [starts.skewed(Const(x, bits), f"d{d}") for d, x in enumerate(skews[head])]
                 if plan.output_clocks:
-                    counts = pipelined_counts(m, hits, begin, name)
+                    counts = pipelined_counts(m, hits, begin, name, per_clock=plan.layers)
                     outputs[row] += self._sum_up(m, stages[-1], counts, name)
                 else:
                     first = [start[0] for start in begin]

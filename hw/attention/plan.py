@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 from amaranth.utils import ceil_log2
 
-from hw.arith import count_clocks
+from hw.arith import LAYERS_PER_CLOCK, count_clocks
 from hw.buffer import BufferShape
 
 if TYPE_CHECKING:
     from hw.attention.config import AttentionConfig
+
+LARGE = 1024
+"""Pairs of bits that a design compares in a clock from which on it is too large for an iCE40: there
+each layer of full adders has its own flip-flops."""
 
 SMALL_COLUMNS = 4
 """Up to this many columns cells come before clock rate: outputs are counted in one clock."""
@@ -38,14 +42,30 @@ class CountPlan:
         return self.config.columns > SMALL_COLUMNS
 
     @property
+    def layers(self) -> int:
+        """Layers of full adders between registers."""
+        c = self.config
+        return 1 if c.rows * c.columns * c.channels >= LARGE else LAYERS_PER_CLOCK
+
+    @property
     def begins_at(self) -> int:
         """Clocks from where a time step waits on all inputs to where it is begun."""
         return int(self.deep and self.interval > 1)
 
     @property
+    def read_clocks(self) -> int:
+        """Clocks in which Q, K and V are read.
+
+        Where K and V lie in many memories, some are far from where their bits are used.
+        """
+        if not self.deep:
+            return 1
+        return 3 if self.config.groups > 1 else 2
+
+    @property
     def key_stage(self) -> int:
         """Stage at which Q and K are there."""
-        return 2 if self.deep else 1
+        return self.read_clocks
 
     @property
     def start_stage(self) -> int:
@@ -57,7 +77,7 @@ class CountPlan:
         """Stage at which the scores are there, and V."""
         size = self.config.head_dim
         late = self.start_stage - self.key_stage
-        return self.key_stage + count_clocks(size, ceil_log2(size), late)
+        return self.key_stage + count_clocks(size, ceil_log2(size), late, self.layers)
 
     @property
     def output_clocks(self) -> int:
@@ -65,7 +85,7 @@ class CountPlan:
         c = self.config
         if c.groups > 1 and not self.deep:
             return 0
-        return count_clocks(c.columns, ceil_log2(c.tokens))
+        return count_clocks(c.columns, ceil_log2(c.tokens), 0, self.layers)
 
     @property
     def output_stage(self) -> int:
@@ -87,7 +107,7 @@ class CountPlan:
             begins_at=self.begins_at,
             used_at=self.value_stage if name == "v" else self.key_stage,
             interval=self.interval,
-            registered=self.deep,
+            read_clocks=self.read_clocks,
         )
 
     def slots(self, name: str) -> int:

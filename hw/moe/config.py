@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from amaranth import Shape, signed, unsigned
+from amaranth.lib import data, stream
 from amaranth.utils import bits_for, ceil_log2
 
 from hw.config import Array, Config, ConfigError, param
@@ -46,6 +48,7 @@ class MoeConfig(Config):
     tokens: int = param(16, "tokens N", low=1, high=1024)
     channels: int = param(64, "channels D of a token", low=1, high=4096)
     experts: int = param(4, "experts E", low=1, high=64)
+    tiles: int = param(1, "tiles that the experts are split over; divides experts", low=1, high=64)
     channels_per_beat: int = param(
         None, "channels of a beat on every stream; divides channels", low=1, high=4096,
         derived="the most up to 32",
@@ -104,6 +107,15 @@ class MoeConfig(Config):
                 f"channels_per_beat: want a divisor of channels ({self.channels}), "
                 f"got {self.channels_per_beat}"
             )
+        if self.experts % self.tiles:
+            raise ConfigError(
+                f"tiles: want a divisor of experts ({self.experts}), got {self.tiles}"
+            )
+        if self.meets and self.tiles > self.groups:
+            raise ConfigError(
+                f"tiles: want at most {self.groups}, the beats of a token, in which their scores "
+                f"meet, got {self.tiles}"
+            )
         if self.k > self.experts:
             raise ConfigError(f"k: want at most experts ({self.experts}), got {self.k}")
         if self.routing == "mask" and self.k != 1:
@@ -128,6 +140,16 @@ class MoeConfig(Config):
     def window_for(self, answer: int) -> int:
         """Return how many tokens are on their way if experts take so many clocks to answer."""
         return -(-(self.plan.own_clocks + answer) // self.groups)
+
+    @property
+    def own(self) -> int:
+        """Experts of a tile."""
+        return self.experts // self.tiles
+
+    @property
+    def meets(self) -> bool:
+        """Whether the scores of tiles meet."""
+        return self.tiles > 1 and self.routing != "mask"
 
     @property
     def always(self) -> bool:
@@ -173,6 +195,18 @@ class MoeConfig(Config):
         return bits_for(-least, True)
 
     @property
+    def value_shape(self) -> Shape:
+        """What experts are compared by: membranes, or spikes so far."""
+        if self.routing == "topk":
+            return signed(self.neurons.membrane_bits)
+        return unsigned(bits_for(self.timesteps))
+
+    @property
+    def link_signature(self) -> stream.Signature:
+        """The stream between tiles: values of some experts of a token."""
+        return stream.Signature(data.ArrayLayout(self.value_shape, self.plan.lanes).size)
+
+    @property
     def tag_bits(self) -> int:
         """Bits of what tells a token: its index, and its time step above it."""
         return self.token_bits + ceil_log2(self.timesteps)
@@ -205,20 +239,27 @@ class MoeConfig(Config):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        names = [f"{kind}{e}" for kind in ("answer", "expert") for e in range(self.experts)]
-        return tuple(
-            self.stream(name)
-            for name in (
-                "tokens", "weights", "bias", *names[: self.experts],
-                "merged", *names[self.experts :],
-                *(("stored",) if self.readback else ()),
-                *(("mask", "dropped") if self.trace else ()),
-            )
+        return tuple(self.stream(name) for name in self._names(self.experts))
+
+    @property
+    def tile_streams(self) -> tuple[Stream, ...]:
+        """The streams of one tile, inputs first."""
+        return tuple(self.stream(name, self.own) for name in self._names(self.own))
+
+    def _names(self, experts: int) -> tuple[str, ...]:
+        answers, takers = (
+            [f"{kind}{e}" for e in range(experts)] for kind in ("answer", "expert")
+        )  # fmt: skip
+        return (
+            "tokens", "weights", "bias", *answers, "merged", *takers,
+            *(("stored",) if self.readback else ()),
+            *(("mask", "dropped") if self.trace else ()),
         )  # fmt: skip
 
-    def stream(self, name: str) -> Stream:
-        """Return a stream by its name."""
+    def stream(self, name: str, experts: int | None = None) -> Stream:
+        """Return a stream by its name; of all experts, or so many."""
         kind = name.rstrip("0123456789")
+        experts = experts or self.experts
         beats = self.tokens * self.groups
         elements = self.tokens * self.channels
         match kind:
@@ -241,27 +282,28 @@ class MoeConfig(Config):
                     auxiliary=True, peer=True, tag=self.tag_bits,
                 )  # fmt: skip
             case "weights":
-                count = self.experts * self.channels
+                count = experts * self.channels
                 return Stream(name, "in", lanes=self.shared, width=self.weight_bits, signed=True,
                               beats=count // self.shared, elements=count, steps=1, auxiliary=True,
                               help="weights, channels ascending, then experts")  # fmt: skip
             case "stored":
-                return Stream(name, "out", lanes=self.experts, width=self.weight_bits, signed=True,
-                              beats=self.channels, elements=self.experts * self.channels, steps=1,
+                return Stream(name, "out", lanes=experts, width=self.weight_bits, signed=True,
+                              beats=self.channels, elements=experts * self.channels, steps=1,
                               auxiliary=True, peer=True, help="weights as they are stored, "
                               "experts ascending, then channels")  # fmt: skip
             case "bias":
-                return Stream(name, "in", lanes=self.plan.lanes, width=self.bias_bits, signed=True,
-                              beats=self.plan.parts, elements=self.experts, steps=1, auxiliary=True,
+                lanes = self.plan.lanes
+                return Stream(name, "in", lanes=lanes, width=self.bias_bits, signed=True,
+                              beats=-(-experts // lanes), elements=experts, steps=1, auxiliary=True,
                               help="biases, taken between inferences")  # fmt: skip
             case "mask":
-                return Stream(name, "out", lanes=self.experts, width=1, signed=False,
-                              beats=self.tokens, elements=self.tokens * self.experts,
+                return Stream(name, "out", lanes=experts, width=1, signed=False,
+                              beats=self.tokens, elements=self.tokens * experts,
                               steps=self.timesteps, auxiliary=True,
                               help="who got each token")  # fmt: skip
             case _:
-                return Stream(name, "out", lanes=self.experts, width=bits_for(self.tokens),
-                              signed=False, beats=1, elements=self.experts, steps=self.timesteps,
+                return Stream(name, "out", lanes=experts, width=bits_for(self.tokens),
+                              signed=False, beats=1, elements=experts, steps=self.timesteps,
                               auxiliary=True, help="dropped tokens, by expert")  # fmt: skip
 
     @property

@@ -57,7 +57,9 @@ class ExpertPort(wiring.Component):
         m = Module()
         word = Cat(self.data, self.last, self.first, self.tag)
         m.submodules.tokens = tokens = PacketQueue(len(word), 1, plan.held * c.groups)
-        m.submodules.due = due = PacketQueue(c.tag_bits, 1, plan.held, paced=c.groups > 1)
+        m.submodules.due = due = PacketQueue(
+            c.tag_bits, 1, plan.held, paced=c.groups > 1, near=True
+        )
         m.submodules.answers = answers = PacketQueue(c.channels_per_beat, c.groups, plan.held + 1)
         m.d.comb += [
             tokens.offer.eq(self.write), tokens.write.eq(self.write),

@@ -19,6 +19,8 @@ class Merge(wiring.Component):
     Parameters
     ----------
     config : MoeConfig
+    adds : bool
+        To what another tile has merged.
 
     Attributes
     ----------
@@ -30,6 +32,8 @@ class Merge(wiring.Component):
         It is the first one of an inference; it is the last one of a time step.
     valid, data, ready : in, in, out
         The beats of the answers of every expert.
+    partial : stream, in
+        With `adds`: the sums so far.
     merged : stream, out
     mask, dropped : stream, out
         With `trace`.
@@ -37,9 +41,10 @@ class Merge(wiring.Component):
         A token has left.
     """
 
-    def __init__(self, config: MoeConfig) -> None:
+    def __init__(self, config: MoeConfig, *, adds: bool = False) -> None:
         self._config = config
-        experts = config.experts
+        self._adds = adds
+        experts = config.own
         names = ("merged", *(("mask", "dropped") if config.trace else ()))
         super().__init__(
             {
@@ -53,19 +58,22 @@ class Merge(wiring.Component):
                 "ready": Out(experts),
                 "leaves": Out(1),
             }
-            | {name: Out(config.stream(name).signature) for name in names}
+            | {name: Out(config.stream(name, experts).signature) for name in names}
+            | ({"partial": In(config.stream("merged").signature)} if adds else {})
         )
 
     def elaborate(self, platform: object) -> Module:
         c, plan = self._config, self._config.plan
         m = Module()
         mark = Cat(self.got, self.first, self.last, self.chosen if c.trace else ())
-        m.submodules.marks = marks = PacketQueue(len(mark), 1, plan.held, paced=c.groups > 1)
+        m.submodules.marks = marks = PacketQueue(
+            len(mark), 1, plan.held, paced=c.groups > 1, near=True
+        )
         m.d.comb += [
             marks.offer.eq(self.write), marks.write.eq(self.write),
             marks.commit.eq(self.write), marks.word.eq(mark),
         ]  # fmt: skip
-        got, first, last = Signal(c.experts), Signal(), Signal()
+        got, first, last = Signal(c.own), Signal(), Signal()
         m.d.comb += Cat(got, first, last).eq(marks.data)
 
         group = Signal(range(max(c.groups, 2)))
@@ -77,6 +85,9 @@ class Merge(wiring.Component):
         m.submodules.queue = queue = OutputQueue(len(out), QUEUED, 1)
         goes = Signal()
         free = [queue.room]
+        if self._adds:
+            free.append(self.partial.valid)
+            m.d.comb += self.partial.ready.eq(goes)
         if c.trace:
             free += [~s.valid | s.ready for s in (self.mask, self.dropped)]
         m.d.comb += [
@@ -91,7 +102,7 @@ class Merge(wiring.Component):
         ]
         with m.If(goes):
             m.d.sync += group.eq(Mux(at_last, 0, group + 1))
-        gated = [Signal(c.channels_per_beat, name=f"gated{e}") for e in range(c.experts)]
+        gated = [Signal(c.channels_per_beat, name=f"gated{e}") for e in range(c.own)]
         for e, register in enumerate(gated):
             m.d.sync += register.eq(self.data[e])
             # A reset of flip-flops, not a gate in front of them.
@@ -103,10 +114,15 @@ class Merge(wiring.Component):
             m.d.sync += later.eq(Cat(*arrives))
             arrives = list(later)
         sums = Signal.like(o.payload.data, name="sums")
-        m.d.sync += [
-            sum_.eq(popcount([register[channel] for register in gated]))
-            for channel, sum_ in enumerate(sums)
+        counts: list[Value] = [
+            popcount([register[channel] for register in gated])
+            for channel in range(c.channels_per_beat)
         ]
+        if self._adds:
+            so_far = Signal.like(o.payload.data, name="so_far")
+            m.d.sync += so_far.eq(self.partial.payload.data)
+            counts = [a + b for a, b in zip(counts, so_far, strict=True)]
+        m.d.sync += [sum_.eq(count) for sum_, count in zip(sums, counts, strict=True)]
         word = data.View(o.payload.shape(), queue.word)
         m.d.comb += [
             queue.arrives.eq(arrives[0]),
@@ -115,7 +131,7 @@ class Merge(wiring.Component):
             word.data.eq(sums),
         ]
         if c.trace:
-            self._trace(m, goes & at_last, got, marks.data[-c.experts :], first, last)
+            self._trace(m, goes & at_last, got, marks.data[-c.own :], first, last)
         return m
 
     def _trace(
@@ -140,7 +156,7 @@ class Merge(wiring.Component):
                 dropped.payload.first.eq(first | opening),
                 dropped.payload.last.eq(1),
             ]
-        for e in range(c.experts):
+        for e in range(c.own):
             count = Signal(range(c.tokens + 1), name=f"dropped{e}")
             total = Mux(begins | first, 0, count) + (chosen[e] & ~got[e])
             with m.If(leaves):

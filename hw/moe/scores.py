@@ -10,6 +10,7 @@ from hw.arith import add_tree, pipelined_tree
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.moe.config import MoeConfig
 from hw.stream import FrameGuard
+from hw.turns import read_ahead
 
 
 class Scores(wiring.Component):
@@ -33,8 +34,11 @@ class Scores(wiring.Component):
     ----------
     weights : stream, in
         A new frame shifts out the old one; it takes ``2^shared + 2`` clocks a beat.
+    loaded : Signal(), out
+        The last beat of a whole frame of weights moves.
     stored : stream, out
-        With `readback`.
+    reads : Signal(), in
+        With `readback`: the weights, which are read back then.
     busy : Signal(), out
         Weights are loaded or read back: no beat may come.
     valid, data, group, last : in
@@ -49,20 +53,21 @@ class Scores(wiring.Component):
     def __init__(self, config: MoeConfig) -> None:
         self._config = config
         c = config
-        stored = {"stored": Out(c.stream("stored").signature)} if c.readback else {}
+        stored = {"stored": Out(c.stream("stored", c.own).signature), "reads": In(1)}
         super().__init__(
             {
-                "weights": In(c.stream("weights").signature),
+                "weights": In(c.stream("weights", c.own).signature),
                 "busy": Out(1),
                 "valid": In(1),
                 "data": In(c.channels_per_beat),
                 "group": In(range(max(c.groups, 2))),
                 "last": In(1),
-                "scores": Out(data.ArrayLayout(signed(c.score_bits), c.experts)),
+                "scores": Out(data.ArrayLayout(signed(c.score_bits), c.own)),
                 "to_done": Out(1),
                 "fault": Out(1),
+                "loaded": Out(1),
             }
-            | stored
+            | (stored if c.readback else {})
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -73,7 +78,7 @@ class Scores(wiring.Component):
         entry, probes = Signal(c.shared), Signal(plan.tables)
         place = Signal(group_bits)
         asks = Signal()
-        shape = data.ArrayLayout(signed(c.entry_bits), c.experts)
+        shape = data.ArrayLayout(signed(c.entry_bits), c.own)
         reads, writes = [], []
         for i in range(plan.tables):
             m.submodules[f"table{i}"] = table = memory.Memory(
@@ -89,10 +94,13 @@ class Scores(wiring.Component):
             reads.append(read.data)
             writes.append(write)
 
-        self._load(m, entry, probes, place, asks, reads, writes)
-
-        partial = [Signal(shape, name=f"partial{i}") for i in range(plan.tables)]
-        m.d.sync += [register.eq(word) for register, word in zip(partial, reads, strict=True)]
+        entries = [Signal(shape, name=f"entry{i}", reset_less=True) for i in range(plan.tables)]
+        m.d.sync += [register.eq(word) for register, word in zip(entries, reads, strict=True)]
+        self._load(m, entry, probes, place, asks, entries, writes)
+        partial = [
+            read_ahead(m, word, f"partial{i}", plan.read_clocks - 1)
+            for i, word in enumerate(entries)
+        ]
         marks = Cat(self.valid | asks, (self.group == 0) | asks, self.valid & self.last)
         for clock in range(plan.score_clocks - 1):
             later = Signal(3, name=f"marks{clock}")
@@ -100,7 +108,7 @@ class Scores(wiring.Component):
             marks = later
         valid, first, done = marks
         m.d.comb += self.to_done.eq(done)
-        for e in range(c.experts):
+        for e in range(c.own):
             sum_ = pipelined_tree(m, [word[e] for word in partial], add_tree, f"sum{e}")
             total = self.scores[e]
             with m.If(valid):
@@ -113,7 +121,7 @@ class Scores(wiring.Component):
     ) -> None:  # fmt: skip
         """Write the entries of a table for each beat of weights; read back behind a frame."""
         c, plan = self._config, self._config.plan
-        m.submodules.guard = guard = FrameGuard(c.stream("weights"))
+        m.submodules.guard = guard = FrameGuard(c.stream("weights", c.own))
         wiring.connect(m, wiring.flipped(self.weights), guard.i)
         weights = guard.o.payload.data
         at_work = Signal()
@@ -131,6 +139,7 @@ class Scores(wiring.Component):
             # Whatever breaks the frame is let go at once.
             guard.o.ready.eq(ends | ~guard.o.valid),
             self.fault.eq(guard.fault),
+            self.loaded.eq(guard.done),
             self.busy.eq(at_work),
             entry.eq(code),
             probes.eq(~0),
@@ -157,14 +166,16 @@ class Scores(wiring.Component):
         with m.If(guard.broken):
             m.d.sync += [table.eq(0), group.eq(0)]
 
-        # A clock later, with what was read.
+        # Two clocks later, with what was read.
         writing, into, at, value = (
             Signal(), Signal.like(table), Signal(len(writes[0].addr)), Signal.like(total)
         )  # fmt: skip
-        m.d.sync += [
-            writing.eq(at_work), into.eq(table), value.eq(total),
-            at.eq(Cat(code, group[: len(place)])),
-        ]  # fmt: skip
+        word = Cat(at_work, table, total, code, group[: len(place)])
+        for clock in range(2):
+            later = Signal.like(word, name=f"to_write{clock}")
+            m.d.sync += later.eq(word)
+            word = later
+        m.d.comb += Cat(writing, into, value, at).eq(word)
         for i, (read, write) in enumerate(zip(reads, writes, strict=True)):
             m.d.comb += [
                 write.addr.eq(at),
@@ -172,10 +183,10 @@ class Scores(wiring.Component):
                 write.en.eq(writing & (into == i)),
             ]
         if c.readback:
-            self._read_back(m, guard, back, table, group, entry, probes, asks, moves_on)
+            self._read_back(m, back, table, group, entry, probes, asks, moves_on)
 
     def _read_back(
-        self, m: Module, guard: FrameGuard, back: Signal, table: Signal, group: Signal,
+        self, m: Module, back: Signal, table: Signal, group: Signal,
         entry: Signal, probes: Signal, asks: Signal, moves_on: Signal,
     ) -> None:  # fmt: skip
         """Ask for one channel after another behind a whole frame, and put out what comes."""
@@ -188,7 +199,7 @@ class Scores(wiring.Component):
         taken = o.valid & o.ready
         m.d.comb += asks.eq(back & ~waits)
         m.d.sync += [
-            back.eq(Mux(back, ~(taken & last), guard.done)),
+            back.eq(Mux(back, ~(taken & last), self.reads)),
             waits.eq(back & ~taken),
             comes.eq(Cat(asks, comes)),
             o.valid.eq(comes[-1] | (o.valid & ~o.ready)),
@@ -197,7 +208,7 @@ class Scores(wiring.Component):
             o.payload.last.eq(last),
             o.payload.first.eq((table == 0) & (group == 0) & channel[0]),
         ]
-        for e in range(c.experts):
+        for e in range(c.own):
             m.d.comb += o.payload.data[e].eq(self.scores[e])
         with m.If(back):
             m.d.comb += [

@@ -1,79 +1,101 @@
-"""The tile: tokens in, tokens to experts, answers in any order, merged tokens out."""
+"""A tile: tokens in, tokens to experts, answers in any order, merged tokens out."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.moe.config import MoeConfig
 from hw.moe.expert import ExpertPort
 from hw.moe.merge import Merge
-from hw.moe.route import Route
+from hw.moe.route import TOKEN_MARKS, Route
 from hw.moe.scores import Scores
 from hw.queue import Marks, PacketQueue
-from hw.stream import FaultCounter, FrameGuard, members
 
 
-class Moe(wiring.Component):
-    """Route the tokens of a time step to experts, and merge what they answer.
+class Tile(wiring.Component):
+    """Route tokens to experts, and merge what they answer with what other tiles have merged.
 
     The pipeline::
 
         tokens -+-> Scores -> Route (neurons, the best, capacity) -> decision -+-> Merge -> merged
-                |                                                |             |     ^
-                +-> beats wait for it -> (n, t), copied to those who got it ---+     |
-                                                   |                                 |
-                                            ExpertPort -> expert e -> answer e ------+
-
-    A token is accepted while fewer than `window` are on their way, and every queue behind has room
-    for all of these. So nobody waits for an expert before the window is full, nothing is lost, and
-    there is no deadlock: what an accepted token needs is there when it comes, each expert's queue
-    drains as fast as the expert takes its tokens, and an answer can always come in. If each expert
-    takes and answers what it is offered, the oldest token is merged at last, then the next.
-
-    For a token every ``groups`` clocks for ever, an expert may take as long as
-    ``window * groups`` less what the tile takes itself (`Plan.answer_clocks`).
-
-    Sources: SEMM (NeurIPS 2024) for `routing=mask`; Spiking Transformer Hardware Accelerators in 3D
-    Integration (arXiv 2411.07397, 2412.05540) for `topk` and `kwta`.
+                |                    |    ^                        |           |   ^  ^
+                |              to_next    from_last                |    partial    |
+                +-> beats wait for it -> (n, t), copied to those who got it -------+  |
+                                                   |                                  |
+                                            ExpertPort -> expert e -> answer e -------+
 
     Parameters
     ----------
     config : MoeConfig
+        Of the whole router.
+    number : int
+        Of the tile, from 0.
 
     Attributes
     ----------
     tokens : stream, in
-    weights, bias : stream, in
-    answer0, answer1, ... : stream, in
-        What an expert answers, with the tag of the token.
-    expert0, expert1, ... : stream, out
-        The tokens that an expert gets; `last` is that of a token, `first` that of the first token
-        that it gets of an inference, the tag the index and above it the time step.
-    merged : stream, out
-    stored : stream, out
-        With `readback`: the weights, behind each load.
-    mask, dropped : stream, out
-        With `trace`.
-    faults : Signal(8), out
-        Broken frames, and answers that were not due, so far; saturating.
+        Whole frames; those who share them take a beat together.
+    opening, broken : Signal(), in
+        The beat is of the first time step of an inference; the frame at hand is broken.
+    weights, bias, answer0, ... : stream, in
+        Those of its own experts.
+    expert0, ..., merged, stored, mask, dropped : stream, out
+        Those of its own experts; `merged` with what is in `partial`.
+    partial : stream, in
+        Behind the first tile: the sums of those before it.
+    to_next, from_last : stream, out, in
+        With `topk` and `kwta`: what experts are compared by, as `hw.moe.link.Link` has it.
+    loaded : Signal(), out
+    reads : Signal(), in
+        With `readback`: all weights are loaded, and are put out.
+    weights_fault, bias_fault : Signal(), out
+        A broken frame is found.
+    wrong : Signal(own experts), out
+        An expert answers what it was not asked.
     """
 
-    def __init__(self, config: MoeConfig) -> None:
-        self.config = config
-        super().__init__(members(config))
+    def __init__(self, config: MoeConfig, number: int) -> None:
+        self._config = c = config
+        self._number = number
+        flow = {"in": In, "out": Out}
+        link = {"to_next": Out(c.link_signature), "from_last": In(c.link_signature)}
+        super().__init__(
+            {s.name: flow[s.direction](s.signature) for s in c.tile_streams}
+            | {
+                "opening": In(1),
+                "broken": In(1),
+                "loaded": Out(1),
+                "weights_fault": Out(1),
+                "bias_fault": Out(1),
+                "wrong": Out(c.own),
+            }
+            | ({"partial": In(c.stream("merged").signature)} if number else {})
+            | (link if c.meets else {})
+            | ({"reads": In(1)} if c.readback else {})
+        )
 
     def elaborate(self, platform: object) -> Module:
-        c, plan = self.config, self.config.plan
+        c, plan = self._config, self._config.plan
         m = Module()
-        m.submodules.guard = guard = FrameGuard(c.stream("tokens"))
         m.submodules.scores = scores = Scores(c)
-        m.submodules.route = route = Route(c)
-        m.submodules.merge = merge = Merge(c)
-        wiring.connect(m, wiring.flipped(self.tokens), guard.i)
+        m.submodules.route = route = Route(c, self._number)
+        m.submodules.merge = merge = Merge(c, adds=self._number > 0)
         wiring.connect(m, wiring.flipped(self.weights), scores.weights)
         wiring.connect(m, wiring.flipped(self.bias), route.bias)
         wiring.connect(m, merge.merged, wiring.flipped(self.merged))
+        m.d.comb += [
+            self.loaded.eq(scores.loaded),
+            self.weights_fault.eq(scores.fault),
+            self.bias_fault.eq(route.fault),
+        ]
+        if self._number:
+            wiring.connect(m, wiring.flipped(self.partial), merge.partial)
+        if c.meets:
+            wiring.connect(m, route.to_next, wiring.flipped(self.to_next))
+            wiring.connect(m, wiring.flipped(self.from_last), route.from_last)
         if c.readback:
             wiring.connect(m, scores.stored, wiring.flipped(self.stored))
+            m.d.comb += scores.reads.eq(self.reads)
         if c.trace:
             wiring.connect(m, merge.mask, wiring.flipped(self.mask))
             wiring.connect(m, merge.dropped, wiring.flipped(self.dropped))
@@ -82,14 +104,17 @@ class Moe(wiring.Component):
         group = Signal(range(max(c.groups, 2)))
         begins = Signal(init=1)  # the first token of a time step
         at_last = group == c.groups - 1
-        moves = guard.o.valid & guard.o.ready
+        moves = self.tokens.valid & self.tokens.ready
         comes = moves & at_last
-        beat = guard.o.payload
+        beat = self.tokens.payload
         on_way = Signal(range(plan.held + 1))
         room = Signal(init=1)
-        m.d.comb += guard.o.ready.eq(room & ~scores.busy)
-        m.d.sync += [on_way.eq(on_way + comes - merge.leaves), room.eq(on_way < c.window)]
-        with m.If(guard.broken):
+        came, left = Signal(), Signal()
+        m.d.comb += self.tokens.ready.eq(room & ~scores.busy)
+        m.d.sync += [came.eq(comes), left.eq(merge.leaves), room.eq(on_way < c.window)]
+        with m.If(came != left):
+            m.d.sync += on_way.eq(on_way + Mux(came, 1, -1))
+        with m.If(self.broken):
             m.d.sync += [group.eq(0), begins.eq(1)]
         with m.Elif(moves):
             m.d.sync += group.eq(Mux(at_last, 0, group + 1))
@@ -102,56 +127,52 @@ class Moe(wiring.Component):
             scores.last.eq(at_last),
         ]
 
-        m.submodules.waiting = waiting = PacketQueue(
-            c.channels_per_beat, c.groups, -(-plan.queued // c.groups) + 1
-        )
+        m.submodules.waiting = waiting = PacketQueue(c.channels_per_beat, c.groups, plan.waiting)
         m.d.comb += [
             waiting.offer.eq(moves),
             waiting.write.eq(moves),
             waiting.word.eq(beat.data.as_value()),
             waiting.commit.eq(comes),
-            waiting.undo.eq(guard.broken),
+            waiting.undo.eq(self.broken),
         ]
 
         # What is known of a token goes with its scores and its decision.
         first = Signal()  # the token at hand is the first one of an inference
         with m.If(moves & (group == 0)):
             m.d.sync += first.eq(beat.first)
-        marks = Cat(guard.opening, begins, beat.first if c.groups == 1 else first, beat.last)
-        for clock in range(plan.decision_clocks):
-            if clock == plan.score_clocks - 1:
-                m.d.comb += [route.opens.eq(marks[0]), route.begins.eq(marks[1])]
-            later = Signal.like(marks, name=f"marks{clock}")
-            m.d.sync += later.eq(marks)
-            marks = later
-        is_first, is_last = marks[2], marks[3]
+        marks = Signal(TOKEN_MARKS)
+        m.d.comb += [
+            marks.begins.eq(begins),
+            marks.first.eq(beat.first if c.groups == 1 else first),
+            marks.last.eq(beat.last),
+        ]
+        known = Cat(self.opening, marks)
+        for clock in range(plan.score_clocks - 1):
+            later = Signal.like(known, name=f"known{clock}")
+            m.d.sync += later.eq(known)
+            known = later
         m.d.comb += [
             route.to_done.eq(scores.to_done),
             route.scores.eq(scores.scores),
+            Cat(route.opens, route.marks).eq(known),
             merge.write.eq(route.decided),
             merge.chosen.eq(route.chosen),
             merge.got.eq(route.got),
-            merge.first.eq(is_first),
-            merge.last.eq(is_last),
+            merge.first.eq(route.mark.first),
+            merge.last.eq(route.mark.last),
         ]
-        found = [guard.fault, scores.fault, *route.fault]
-        found += self._dispatch(m, waiting, route, merge, is_first, is_last)
-        m.submodules.fault_counter = faults = FaultCounter(len(found))
-        m.d.comb += [faults.fault.eq(Cat(found)), self.faults.eq(faults.count)]
+        self._dispatch(m, waiting, route, merge)
         return m
 
-    def _dispatch(
-        self, m: Module, waiting: PacketQueue, route: Route, merge: Merge, first: Signal,
-        last: Signal,
-    ) -> list[Signal]:  # fmt: skip
-        """Copy each token to those who got it; return what experts do wrong."""
-        c, plan = self.config, self.config.plan
-        m.submodules.decisions = decisions = Marks(c.experts + 2, plan.DECISIONS)
+    def _dispatch(self, m: Module, waiting: PacketQueue, route: Route, merge: Merge) -> None:
+        """Copy each token to those who got it."""
+        c, plan = self._config, self._config.plan
+        m.submodules.decisions = decisions = Marks(c.own + 2, plan.DECISIONS)
         m.d.comb += [
             decisions.write.eq(route.decided),
-            decisions.word.eq(Cat(route.got, first, last)),
+            decisions.word.eq(Cat(route.got, route.mark.first, route.mark.last)),
         ]
-        got, is_first, is_last = Signal(c.experts), Signal(), Signal()
+        got, is_first, is_last = Signal(c.own), Signal(), Signal()
         group = Signal(range(max(c.groups, 2)))
         at_last = group == c.groups - 1
         goes = decisions.waiting & waiting.valid
@@ -171,8 +192,7 @@ class Moe(wiring.Component):
             m.d.sync += [
                 token.eq(number + 1), after.eq(~is_last), step.eq(step_number + is_last),
             ]  # fmt: skip
-        faults = []
-        for e in range(c.experts):
+        for e in range(c.own):
             m.submodules[f"port{e}"] = port = ExpertPort(c)
             wiring.connect(m, port.expert, wiring.flipped(getattr(self, f"expert{e}")))
             wiring.connect(m, wiring.flipped(getattr(self, f"answer{e}")), port.answer)
@@ -189,6 +209,5 @@ class Moe(wiring.Component):
                 merge.valid[e].eq(port.valid),
                 merge.data[e].eq(port.merged),
                 port.ready.eq(merge.ready[e]),
+                self.wrong[e].eq(port.fault),
             ]
-            faults.append(port.fault)
-        return faults

@@ -143,7 +143,8 @@ def test_what_is_counted_is_absorbed(unit, tmp_path, monkeypatch):
         inside = [name for name, c in shell.items() if c["type"] == "LUT4" and "dut." in name]
         assert len(inside) == luts[absorbs]
     assert luts[True] < luts[False]
-    assert bench.blank(unit, "default", "ecp5")["synthesis"] == "synth_ecp5 -nowidelut, absorb"
+    said = bench.blank(unit, "default", "ecp5")["synthesis"]
+    assert said == "synth_ecp5 -nowidelut, absorb, block registers"
 
 
 @pytest.mark.parametrize("device", DEVICES)

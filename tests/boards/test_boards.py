@@ -31,7 +31,7 @@ def run(*arguments):
         ),
         (
             ["--board", "icebreaker"],
-            "error: --top is missing: want one of attention, lif, moe, sdsa",
+            "error: --top is missing: want one of attention, heads, lif, moe, sdsa",
         ),
         (
             ["--board", "icebreaker", "--top", "moe"],

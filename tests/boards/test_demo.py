@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from boards import demo, driven, icebreaker
+from boards import demo, driven, icebreaker, routed
 from boards.icebreaker import POWER_ON_CLOCKS
 from boards.selftest import deadline
 from boards.simulate import Verdict
@@ -80,6 +80,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(demo, name, few)
     monkeypatch.setattr(demo, "through", golden_played)
     monkeypatch.setattr(driven, "through", golden_played)
+    monkeypatch.setattr(routed, "through", golden_played)
     monkeypatch.setattr(driven, "ActivityMeter", Meter)
     monkeypatch.setattr(demo, "place", placed)
     monkeypatch.setattr(demo.concurrent.futures, "ProcessPoolExecutor", Threads)

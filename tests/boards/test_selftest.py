@@ -10,6 +10,7 @@ from gen.emit import emit
 from gen.vectors import random_stimulus
 from gen.verilog import convert
 from hw.attention import AttentionConfig
+from hw.heads import HeadsConfig
 from hw.lif import LifConfig
 
 pytestmark = pytest.mark.icarus
@@ -25,6 +26,7 @@ TOPS = {
         LifConfig(neurons=5, lanes=2, timesteps=3, threshold_load="neuron", bias_load="shared"),
     ),
     "attention": ("attention", AttentionConfig(tokens=3, head_dim=5, timesteps=4)),
+    "heads": ("heads", HeadsConfig(tokens=3, heads=3, head_dim=2, timesteps=2)),
 }
 
 BENCH = """

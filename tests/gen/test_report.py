@@ -45,6 +45,12 @@ def matrices():
     return exact, exact + 0.01 * rng.standard_normal((16, 16))
 
 
+def marked(shape):
+    """Return who got what, and who was chosen for it and did not."""
+    kind = np.random.default_rng(7).integers(0, 4, shape)
+    return kind == 1, kind == 2
+
+
 def example():
     exact, measured = matrices()
     rng = np.random.default_rng(6)
@@ -55,6 +61,7 @@ def example():
         r.raster_figure(spikes, "raster"),
         r.maps_figure(exact, measured, ("query", "key"), "map"),
         r.agreement_figure(exact, measured, np.full((16, 16), 0.01), falling, falling, "agreement"),
+        r.routing_figure(rng.random((2, 4, 4)), *marked((2, 3, 4, 7)), "routing"),
         r.diagram([[r.Block("pixels")], [r.Block("unit", ["12 clocks"], True)]], [["8 bit"]]),
     ]
     figures.append(figures[-1])  # two diagrams on one page
@@ -124,6 +131,15 @@ def test_the_verdict(held, words):
     text = r.html(dataclasses.replace(example(), passed=held, checks=[("one", held)]))
     assert words in text
     assert ('<li class="bad">' in text) is not held
+
+
+def test_a_routing_is_drawn_from_its_marks():
+    image, none = np.zeros((1, 4, 4)), np.zeros((1, 1, 4, 3), bool)
+    one = none.copy()
+    one[0, 0, 2, 1] = True
+    drawn = [r.routing_figure(image, *marks, "r") for marks in ((none, none), (one, none),
+                                                               (none, one))]  # fmt: skip
+    assert len(set(drawn)) == 3
 
 
 def test_an_image_is_drawn_from_its_values():

@@ -4,19 +4,31 @@ import pytest
 
 from gen.emit import emit, write
 from gen.options import resolve
-from gen.testbench import bench_files
+from gen.testbench import INFERENCES, bench_files
 from sim.golden import golden
 
 #: A comparison of each top, and what stands in its place.
 GATES = {"lif": (" >= ", " > "), "attention": (" & ", " | ")}
 
+SETTINGS = {
+    "lif": "neurons=20 lanes=3 trace=true",
+    "attention": "tokens=3 heads=2 head_dim=3 columns=2 timesteps=3",
+    "moe": "tokens=3 channels=16 channels_per_beat=4 timesteps=2 routing=topk k=2 readback=true",
+}
 
-def design(top, form, folder):
-    settings = {
-        "lif": ["neurons=20", "lanes=3", "trace=true"],
-        "attention": ["tokens=3", "heads=2", "head_dim=3", "columns=2", "timesteps=3"],
-    }[top]
-    emission = emit(top, resolve(top, None, settings), name=f"my_{top}", form=form)
+#: Each routing and overflow, tokens of one beat and of several, tiles, more ports than 32.
+ROUTERS = [
+    "tokens=5 channels=16 channels_per_beat=4 timesteps=2 capacity=2 trace=true",
+    "tokens=4 channels=8 channels_per_beat=4 routing=kwta k=2 fill=true capacity=1 overflow=stall",
+    "tokens=5 channels=24 channels_per_beat=8 tiles=2 routing=topk k=3 capacity=4 readback=true",
+    "tokens=2 channels=2 experts=16 timesteps=1 trace=true",
+    "tokens=1 channels=1 experts=1 timesteps=1",
+]
+
+
+def design(top, form, folder, settings=None):
+    config = resolve(top, None, (settings or SETTINGS[top]).split())
+    emission = emit(top, config, name=f"my_{top}", form=form)
     write({**emission.files, **bench_files(emission, golden(top))}, folder)
     return emission
 
@@ -46,6 +58,54 @@ def test_bench_passes_and_a_changed_gate_fails(top, form, icarus, tmp_path):
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL: ")
     assert "PASS" not in done.stdout
+
+
+@pytest.mark.icarus
+@pytest.mark.parametrize("settings", ROUTERS)
+def test_bench_of_routers(settings, icarus, tmp_path):
+    done = icarus(*icarus_arguments(design("moe", "v", tmp_path, settings)))
+    assert done.returncode == 0
+    assert done.stdout.startswith("PASS: my_moe: 3 inferences")
+
+
+@pytest.mark.icarus
+@pytest.mark.parametrize(
+    ("port", "bit", "stream"),
+    [
+        ("m_axis_expert2_tdata", 0, "expert2"),
+        ("m_axis_expert2_tlast", 0, "expert2"),
+        ("m_axis_expert2_tuser", 0, "expert2"),
+        ("m_axis_expert2_tuser", 3, "expert2"),
+        ("m_axis_tdata", 0, "merged"),
+        ("m_axis_stored_tdata", 31, "stored"),
+    ],
+)
+def test_bench_fails_with_a_wrong_bit_of_a_router(port, bit, stream, icarus, tmp_path):
+    emission = design("moe", "v", tmp_path)
+    assign = f"assign {port} = "
+    assert emission.verilog.count(assign) == 1
+    text = emission.verilog.replace(assign, f"{assign}{1 << bit} ^ ")
+    (tmp_path / "my_moe.v").write_text(text)
+    done = icarus(*icarus_arguments(emission))
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"FAIL: {stream}: beat 0: want tdata ")
+
+
+@pytest.mark.icarus
+def test_bench_answers_whole_tokens(icarus, tmp_path):
+    """In the second token of four beats an expert stops: it answers the first one alone."""
+    emission = design("moe", "v", tmp_path)
+    text = (tmp_path / "my_moe_tb.sv").read_text()
+    for old, new in (
+        ("m_axis_expert2_tready <= ", "m_axis_expert2_tready <= m_axis_expert2_next < 6 && "),
+        ('more after %0d clocks", clocks)', 'more after %0d answered", s_axis_answer2_next)'),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / "my_moe_tb.sv").write_text(text)
+    done = icarus(*icarus_arguments(emission))
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL: nothing more after 4 answered")
 
 
 def break_vector(folder):
@@ -101,7 +161,7 @@ def test_bench_fails_where_a_port_is_unknown(port, message, icarus, tmp_path):
     assert message in done.stdout
 
 
-@pytest.mark.parametrize(("top", "form"), [("lif", "sv"), ("attention", "v")])
+@pytest.mark.parametrize(("top", "form"), [("lif", "sv"), ("attention", "v"), ("moe", "v")])
 def test_bench_in_verilator(top, form, verilate, tmp_path):
     emission = design(top, form, tmp_path)
     name = emission.name
@@ -124,6 +184,16 @@ def test_bench_in_verilator(top, form, verilate, tmp_path):
         done = simulate()
         assert done.returncode != 0
         assert done.stdout.startswith("FAIL: spikes: beat 4: want tdata ")
+
+
+@pytest.mark.parametrize("routing", ["mask", "topk", "kwta"])
+def test_every_expert_gets_some_of_the_tokens(routing):
+    emission = emit("moe", resolve("moe", None, [f"routing={routing}"]))
+    files = bench_files(emission, golden("moe"))
+    config = emission.config
+    tokens = INFERENCES * config.timesteps * config.tokens * config.groups
+    for e in range(config.experts):
+        assert 1 < files[f"moe_tb_expert{e}.hex"].count("\n") < tokens
 
 
 def test_same_seed_same_vectors():

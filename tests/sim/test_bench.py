@@ -2,7 +2,10 @@
 
 import pytest
 
+from sim.drivers import PATTERNS
+from sim.job import Job
 from sim.netlist import synthesise
+from sim.runner import BENCH, build, run
 from tests.sim.benches import ALL_SIMULATORS, bench, design, emitted, failures
 
 #: Idle lanes, one of everything, run-time settings, state and settings in memory; several heads,
@@ -45,7 +48,23 @@ CONFIGS = [
         "v",
     ),
     ("moe", "tokens=1 channels=2 experts=1 timesteps=1 trace=true weight_bits=4", "v"),
+    ("heads", "tokens=5 heads=6 head_dim=2 channels_per_beat=4 timesteps=2", "v"),
+    ("heads", "tokens=3 heads=3 head_dim=4 channels_per_beat=2 keep=1", "sv"),
+    ("heads", "tokens=1 heads=1 head_dim=1 timesteps=1", "v"),
+    ("heads", "tokens=5 tokens_per_beat=3 heads=4 head_dim=3 gate=false", "v"),
+    ("moe", "tokens=5 channels=24 channels_per_beat=8 tiles=2 routing=topk k=3 capacity=4", "sv"),
 ]
+
+TILES = [
+    f"tokens=5 channels=24 channels_per_beat={channels} experts={experts} tiles={tiles} {rest}"
+    for channels, experts, tiles in ((8, 6, 2), (4, 9, 3), (6, 4, 4), (12, 2, 2), (4, 16, 4))
+    for rest in (
+        "timesteps=3 trace=true", "routing=topk k=2 readback=true",
+        "routing=topk k=2 trace=true capacity=2",
+        "routing=kwta k=2 timesteps=5 trace=true", "routing=kwta k=1 fill=true tau=3",
+        "routing=kwta k=2 capacity=1 overflow=stall",
+    )
+]  # fmt: skip
 
 MOE = [
     f"tokens={tokens} {channels} experts={experts} {routing} {rest}"
@@ -83,6 +102,24 @@ SDSA = [
     for rest in ("buffer_q=true threshold=3", "pool=true reset=soft", "timesteps=1 fire=gt tau=3")
 ]  # fmt: skip
 
+HEADS = [
+    f"tokens={tokens} {sizes} {rest}"
+    for tokens in (1, 2, 7, 33)
+    for sizes in (
+        "heads=1 head_dim=1", "heads=2 head_dim=6 channels_per_beat=3",
+        "heads=6 head_dim=2 channels_per_beat=6", "heads=5 head_dim=3 channels_per_beat=1",
+        "heads=8 head_dim=1", "heads=17 head_dim=2 channels_per_beat=2",
+    )
+    for rest in ("", "keep=1 timesteps=1", "timesteps=3 gate=false")
+] + [
+    f"tokens={tokens} tokens_per_beat={many} heads=3 head_dim=5 timesteps={timesteps} keep=3"
+    for tokens, many in ((2, 2), (9, 2), (16, 5))
+    for timesteps in (1, 4)
+] + [
+    # The ring is not a power of two.
+    "tokens=130 heads=2 head_dim=1", "tokens=100 heads=12 head_dim=2 channels_per_beat=8",
+]  # fmt: skip
+
 
 @pytest.mark.icarus
 @pytest.mark.parametrize(("top", "settings", "form"), CONFIGS)
@@ -94,7 +131,7 @@ def test_bench_in_icarus(top, settings, form):
 
 
 @pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30)]
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33)]
 )
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
@@ -133,23 +170,45 @@ def test_corners_of_sdsa(settings):
 @pytest.mark.slow
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-def test_bench_on_netlist_of_a_router(family):
-    top, settings, form = CONFIGS[30]
+@pytest.mark.parametrize("index", [30, 33])
+def test_bench_on_netlist_of_a_router(family, index):
+    top, settings, form = CONFIGS[index]
     netlist = synthesise(design(emitted(top, settings, form=form)), family)
     assert not failures(bench(emitted(top, settings, form=form), netlist, "icarus"))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("simulator", ALL_SIMULATORS)
+def test_a_hundred_thousand_tokens(simulator):
+    sizes = "tokens=1024 timesteps=10 channels=12 channels_per_beat=12 capacity=500 trace=true"
+    emission = emitted("moe", f"{sizes} routing=topk k=2")
+    tested = design(emission)
+    job = Job(emission.top, emission.config.asdict())
+    only = "golden_under_stalls"  # two inferences without stalls, and of each kind of them
+    outcomes = run(build(tested, simulator), tested, simulator, job, BENCH, only=only)
+    assert [outcome.status for outcome in outcomes] == ["passed"] * (1 + len(PATTERNS))
+    assert 2 * len(outcomes) * emission.config.timesteps * emission.config.tokens > 100_000
+
+
+@pytest.mark.slow
 @pytest.mark.icarus
-@pytest.mark.parametrize("settings", MOE)
+@pytest.mark.parametrize("settings", MOE + TILES)
 def test_corners_of_moe(settings):
     emission = emitted("moe", settings)
     assert not failures(bench(emission, design(emission), "icarus"))
 
 
 @pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("settings", HEADS)
+def test_corners_of_heads(settings):
+    emission = emitted("heads", settings)
+    assert not failures(bench(emission, design(emission), "icarus"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ALL_SIMULATORS)
-@pytest.mark.parametrize("top", ["lif", "attention", "sdsa", "moe"])
+@pytest.mark.parametrize("top", ["lif", "attention", "sdsa", "moe", "heads"])
 def test_bench_on_presets(top, simulator):
     for preset in ("default", "icebreaker"):
         emission = emitted(top, preset=preset)

@@ -63,7 +63,7 @@ def test_bench():
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
 def test_netlist_says_what_it_lacks(family, stimulus):
     done = sim(*SMALL, "--netlist", family, "--stimulus", stimulus)
-    assert ("without block RAM" in done.stdout) == (family == "ecp5")
+    assert ("without multipliers" in done.stdout) == (family == "ecp5")
     assert "3 inferences as golden has them" in done.stdout
 
 
