@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.devices import DEVICES, NoPlace, breakdown, clock, run_nextpnr, utilisation
+from bench.devices import DEVICES, breakdown, run_nextpnr
 from bench.grid import configuration
 from bench.shell import NAME, UNIT, shell
+from boards.nextpnr import NoPlace, clock, utilisation
 from gen.absorb import absorb_file
 from gen.emit import Emission, emit, write, yosys
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from bench.devices import DEVICES, NoPlace, breakdown, clock, run_nextpnr, signal, utilisation
+from bench.devices import DEVICES, breakdown, run_nextpnr
+from boards.nextpnr import NoPlace, clock, signal, utilisation
 from gen.errors import CheckFailed, UserError
 
 LOG = """\

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from bench import measure as bench
-from bench.devices import DEVICES, NoPlace
+from bench.devices import DEVICES
+from boards.nextpnr import NoPlace
 from gen.emit import emit
 from hw.lif import LifConfig
 
