@@ -124,9 +124,7 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
 
 # Yosys calls a cell after the nearest signal that has a name: `count_TRELLIS_FF_Q_1`,
 # `total_LUT4_Z_A_LUT4_Z`, and the cells of a memory `memory.0.27`, `memory.0.27_DO_1_LUT4_Z`.
-CELL = re.compile(
-    r"(_(LUT[1-4]|CCU2C|TRELLIS|DP16KD|MULT18X18D|SB|DFF[A-Z]*|ALU|MUX2)_|\.\d|\$).*"
-)
+CELL = re.compile(r"(_(LUT[1-4]|CCU2C|TRELLIS|DP16KD|MULT18X18D|SB|DFF[A-Z]*|ALU|MUX2)_|\.\d|\$).*")
 
 
 def signal(name: str, unit: str = "") -> str:

@@ -62,6 +62,14 @@ FAMILIES = {
         },
         remark="without multipliers: Yosys has no model of them",
     ),
+    "gowin": Family(
+        # Pads would be cells of their own around a unit that has none.
+        command="synth_gowin -noiopads -nodsp",
+        models=("cells_sim.v",),
+        own=("gowin_bsram.v",),
+        edits={f"module {cell} (": f"module {cell}_without_a_model (" for cell in ("SP", "SPX9")},
+        remark="without multipliers: Yosys has no model of them",
+    ),
 }
 
 
