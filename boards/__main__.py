@@ -1,76 +1,117 @@
-"""``python -m boards``: a bitstream that tests a top on a board."""
+"""``python -m boards``: a bitstream of a top for a board."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from boards import icebreaker
-from boards.selftest import Vectors
+from boards.build import build
+from boards.catalogue import BOARDS, UNTRIED, Board
+from boards.loader import load_onto
+from boards.results import fits
+from boards.selftest import self_testing
+from boards.sheet import PIPE_WIDTH, save, show
 from gen.emit import emit
 from gen.errors import Command, UserError
-from gen.options import nearest, resolve, top_options
-from gen.vectors import random_stimulus
-
-BOARDS = {"icebreaker": icebreaker}
-
-UNTRIED = "builds, simulated; not yet run on a board"
+from gen.options import config_class, nearest, resolve, top_options
+from hw.config import Config
 
 
-def list_boards() -> None:
-    """Print the boards."""
-    table = Table("board", "device", *icebreaker.NAMES.values(), "state", box=None)
-    for name, board in BOARDS.items():
-        has = [str(board.DEVICE[k]) for k in board.NAMES]
-        table.add_row(name, board.Platform.device, *has, UNTRIED)
-    Console(width=None if Console().is_terminal else 120).print(table)
+def list_boards(as_json: bool) -> None:
+    """Print the boards: what they have, and what of the presets is known to fit."""
+    boards: list[dict[str, Any]] = [
+        {
+            "board": board.name,
+            "title": board.title,
+            "device": board.device,
+            "resources": {board.family.names[k]: n for k, n in board.resources.items()},
+            "clock_mhz": board.mhz,
+            "serial": board.serial,
+            "presets": fits(board),
+            "state": UNTRIED,
+        }
+        for board in BOARDS.values()
+    ]
+    if as_json:
+        print(json.dumps(boards, indent=2))
+        return
+    table = Table("board", "device", "clock", "serial port", "presets that fit", "state", box=None)
+    for board in boards:
+        has = ", ".join(f"{n:,} {name}" for name, n in board["resources"].items())
+        known = "\n".join(f"{top}: {', '.join(names)}" for top, names in board["presets"].items())
+        table.add_row(
+            f"{board['board']}\n[dim]{board['title']}[/dim]",
+            f"{board['device']}\n[dim]{has}[/dim]",
+            f"{board['clock_mhz']:g} MHz",
+            board["serial"],
+            known,
+            board["state"],
+        )
+        table.add_section()
+    Console(width=None if Console().is_terminal else 2 * PIPE_WIDTH).print(table)
+
+
+def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[str, ...]) -> Config:
+    """Return the configuration that is asked for; the board names the preset if nobody does."""
+    config_class(top)
+    assert top is not None
+    config = resolve(top, preset or board.presets.get(top), settings)
+    if config.asks:
+        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
+    return config
 
 
 @click.command(cls=Command)
 @click.option("--list", "listing", is_flag=True, help="List the boards.")
 @click.option("--board", metavar="BOARD", help="What to build for; see --list.")
 @top_options
-@click.option("--seed", default=1, show_default=True, help="Of place and route.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Placements; the fastest is taken.",
+)
+@click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
 @click.option("--out", metavar="DIR", help="Folder of all files.  [default: build/boards/...]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
-    settings: tuple[str, ...], seed: int, out: str | None, as_json: bool,
+    settings: tuple[str, ...], seeds: int, program: bool, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a bitstream that feeds a top from ROM and shows pass or fail on two LEDs.
 
     The stimulus is random, from a fixed seed, and the checksum that the outputs are held against
-    is golden's. Without --preset the one that is called like the board is taken, if there is one.
+    is golden's. Without --preset the one is taken that the board has for the top.
     """
     if listing:
-        list_boards()
+        list_boards(as_json)
         return
     if board is None:
         raise UserError(f"--board is missing: want one of {', '.join(BOARDS)}")
     if board not in BOARDS:
         raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
-    config = resolve(top, preset, settings)
-    if preset is None and board in config.PRESETS:
-        config = resolve(top, board, settings)
-    assert top is not None
-    if config.asks:
-        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
-    emission = emit(top, config)
-    vectors = Vectors.of(emission, random_stimulus(config, np.random.default_rng(1)))
+    target = BOARDS[board]
+    config = chosen(target, top, preset, settings)
     folder = Path(out or f"build/boards/{board}_{top}")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
-    bitstream = BOARDS[board].build(emission, vectors, folder, seed)
-    figures = bitstream.summary()
+    emission = emit(str(top), config)
+    bitstream = build(
+        target, emission, self_testing(emission), folder, range(1, seeds + 1),
+        console=Console(stderr=True),
+    )  # fmt: skip
+    page = save(bitstream)
     if as_json:
-        print(json.dumps({"bitstream": str(bitstream.path), **figures}, indent=2, sort_keys=True))
-        return
-    used = ", ".join(f"{n} of {figures['device'][k]} {k}" for k, n in figures["used"].items())
-    print(f"{bitstream.path}: {used}; {bitstream.clock:g} MHz, the board's is {bitstream.wanted:g}")
-    print(f"{board}: {UNTRIED}")
+        paths = {"bitstream": str(bitstream.path), "report": str(page)}
+        print(json.dumps({**bitstream.facts, **paths}, indent=2, sort_keys=True))
+    else:
+        show(bitstream)
+    if program:
+        load_onto(target, bitstream.path)
 
 
 if __name__ == "__main__":

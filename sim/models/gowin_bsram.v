@@ -2,9 +2,9 @@
 // nine (SPX9, SDPX9B, DPX9B), with one port, one that writes and one that reads, or two.
 //
 // After UG285 (Gowin, BSRAM & SSRAM User Guide), for what netlists of ours have of it: all blocks
-// selected, synchronous reset. A port is 1, 2, 4 or 8 bits wide, or 16 or 32, whose bytes are enabled by the lowest
-// bits of the address; with groups of nine it is 9, 18 or 36. Reset clears what is read, whether
-// the port is enabled or not.
+// selected, synchronous reset, which clears what is read whether the port is enabled or not. A port
+// is 1, 2, 4 or 8 bits wide, or 16 or 32, whose bytes are enabled by the lowest bits of the address;
+// with groups of nine it is 9, 18 or 36.
 //
 // A bit that is read while another port writes it is unknown.
 

@@ -1,0 +1,35 @@
+"""What was built: figures of every board and top, kept as data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from boards.catalogue import Board
+from gen.emit import write
+
+RESULTS = Path(__file__).parent / "results"
+
+Results = dict[str, dict[str, Any]]
+"""By top and preset."""
+
+
+def known(board: Board) -> Results:
+    """Return what is stored of a board."""
+    path = RESULTS / f"{board.name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def note(board: Board, top: str, preset: str, result: Any) -> None:
+    """Store what became of a preset."""
+    results = known(board)
+    results.setdefault(top, {})[preset] = result
+    write({f"{board.name}.json": json.dumps(results, indent=1, sort_keys=True) + "\n"}, RESULTS)
+
+
+def fits(board: Board) -> dict[str, list[str]]:
+    """Return the presets that are known to fit a board, by top."""
+    found = {
+        top: [name for name, result in presets.items() if result["fits"]]
+        for top, presets in known(board).items()
+    }
+    return {top: names for top, names in found.items() if names}
