@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +23,9 @@ PIPE_WIDTH = 120
 """Columns where the output is not a terminal."""
 
 BEL = re.compile(r"X(\d+)/?Y(\d+)/")
+
+TILE = 8
+"""Cells of a tile that holds much."""
 
 PARTS = 5
 """Parts of a design that have a colour of their own in the floorplan; the others share one."""
@@ -138,13 +144,21 @@ def places(bitstream: Bitstream) -> dict[str, list[tuple[int, int]]]:
 
 @report.styled
 def floorplan(bitstream: Bitstream) -> str:
-    """Draw where the cells lie; a tile is the darker the more it holds."""
+    """Draw the tiles: each in the colour of the part with most cells there, and the more of it."""
+    found = places(bitstream)
+    everywhere = [place for part in found.values() for place in part]
+    columns, rows = (1 + max(place[axis] for place in everywhere) for axis in (0, 1))
+    counts = np.zeros((len(found), rows, columns))
+    for cells, part in zip(counts, found.values(), strict=True):
+        np.add.at(cells, tuple(np.array(part).T[::-1]), 1)
+    colours = np.array([to_rgb(colour) for colour in report.KINDS[: len(found)]])
+    total = counts.sum(axis=0)
+    opacity = np.where(total, 0.25 + 0.75 * np.minimum(total / TILE, 1), 0)
+    image = np.dstack([colours[counts.argmax(axis=0)], opacity])
     canvas, (axes,) = report.panels(7, 6, 1, 1)
-    for (part, found), colour in zip(places(bitstream).items(), report.KINDS, strict=False):
-        x, y = zip(*found, strict=True)
-        axes.scatter(x, y, s=5, marker="s", color=colour, alpha=0.35, linewidths=0, label=part)
-    axes.set_aspect("equal")
+    axes.imshow(image, origin="lower", interpolation="nearest")
     axes.set_xlabel("column")
     axes.set_ylabel("row")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=2.5, fontsize=8)
+    handles = [Patch(color=c, label=name) for c, name in zip(colours, found, strict=True)]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
     return report.svg_of(canvas, "floorplan")

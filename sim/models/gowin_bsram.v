@@ -1,4 +1,4 @@
-// The block RAM of Gowin's GW1N and GW2A: 16 Kbit in bytes (SP, SDPB, DPB) or 18 Kbit in groups of
+// The block RAM of Gowin's GW1N and GW2A: 16 Kbit in bytes (SP, DPB) or 18 Kbit in groups of
 // nine (SPX9, SDPX9B, DPX9B), with one port, one that writes and one that reads, or two.
 //
 // After UG285 (Gowin, BSRAM & SSRAM User Guide), for what netlists of ours have of it: all blocks
@@ -85,10 +85,10 @@ module gowin_bsram #(
         end
         if (cea && wrea) begin
             for (i = 0; i < groups(WIDTH_A); i = i + 1)
-                if (enabled(ada, WIDTH_A, i))
-                    memory[group(ada, WIDTH_A) + i] <=
-                        (memory[group(ada, WIDTH_A) + i] & ~part(ada, WIDTH_A))
-                        | ((dia >> UNIT * i << shift(ada, WIDTH_A)) & part(ada, WIDTH_A));
+                for (j = 0; j < UNIT; j = j + 1)
+                    if (enabled(ada, WIDTH_A, i) && (part(ada, WIDTH_A) >> j & 1'b1))
+                        memory[group(ada, WIDTH_A) + i][j] <=
+                            dia[UNIT * i + j - shift(ada, WIDTH_A)];
             if (MODE_A == 1) qa <= dia;
             if (MODE_A == 2) qa <= reada;
         end else if (cea) qa <= reada;
@@ -109,10 +109,10 @@ module gowin_bsram #(
         end
         if (ceb && wreb) begin
             for (i = 0; i < groups(WIDTH_B); i = i + 1)
-                if (enabled(adb, WIDTH_B, i))
-                    memory[group(adb, WIDTH_B) + i] <=
-                        (memory[group(adb, WIDTH_B) + i] & ~part(adb, WIDTH_B))
-                        | ((dib >> UNIT * i << shift(adb, WIDTH_B)) & part(adb, WIDTH_B));
+                for (j = 0; j < UNIT; j = j + 1)
+                    if (enabled(adb, WIDTH_B, i) && (part(adb, WIDTH_B) >> j & 1'b1))
+                        memory[group(adb, WIDTH_B) + i][j] <=
+                            dib[UNIT * i + j - shift(adb, WIDTH_B)];
             if (MODE_B == 1) qb <= dib;
             if (MODE_B == 2) qb <= readb;
         end else if (ceb) qb <= readb;
@@ -151,23 +151,6 @@ module SPX9 (
         .clka(CLK), .cea(CE), .wrea(WRE), .rsta(RESET), .ocea(OCE), .ada(AD), .dia(DI),
         .doa(DO), .clkb(1'b0), .ceb(1'b0), .wreb(1'b0), .rstb(1'b0), .oceb(1'b0), .adb(14'd0),
         .dib(36'd0), .dob()
-    );
-endmodule
-
-module SDPB (
-    input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB,
-    input [2:0] BLKSELA, BLKSELB, input [31:0] DI, output [31:0] DO
-);
-    parameter READ_MODE = 0, BIT_WIDTH_0 = 32, BIT_WIDTH_1 = 32, BLK_SEL_0 = 0, BLK_SEL_1 = 0;
-    parameter RESET_MODE = "SYNC";
-    `BSRAM_INITS(256)
-    gowin_bsram #(
-        .UNIT(8), .WIDTH_A(BIT_WIDTH_0), .WIDTH_B(BIT_WIDTH_1), .PIPE_B(READ_MODE),
-        .INIT(`BSRAM_INIT)
-    ) core (
-        .clka(CLKA), .cea(CEA), .wrea(1'b1), .rsta(RESETA), .ocea(1'b1), .ada(ADA),
-        .dia(DI), .doa(), .clkb(CLKB), .ceb(CEB), .wreb(1'b0), .rstb(RESETB), .oceb(OCE),
-        .adb(ADB), .dib(32'd0), .dob(DO)
     );
 endmodule
 
