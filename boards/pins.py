@@ -25,7 +25,7 @@ LOCK_STAGES = 2
 
 def power_on_clocks(mhz: float) -> int:
     """Return the clocks of reset after power-up, or after the PLL has locked."""
-    return math.ceil(SETTLING * mhz * 1e6) + LOCK_STAGES + 1
+    return math.ceil(SETTLING * mhz * 1e6) + LOCK_STAGES
 
 
 class OnPins(Elaboratable):
@@ -94,7 +94,7 @@ class OnPins(Elaboratable):
 
         steady = Signal()
         m.submodules.lock = FFSynchronizer(locked, steady, o_domain="start", stages=LOCK_STAGES)
-        clocks = power_on_clocks(self._mhz) - LOCK_STAGES - 1
+        clocks = power_on_clocks(self._mhz) - LOCK_STAGES
         count = Signal(range(clocks + 1))
         waiting = Signal(init=1)
         m.d.comb += ResetSignal().eq(waiting)

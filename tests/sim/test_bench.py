@@ -149,6 +149,23 @@ def test_bench_on_netlist(top, settings, form, family):
     assert not failures(bench(emission, netlist, "icarus"))
 
 
+@pytest.mark.icarus
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in (3, 11)])
+def test_bench_on_netlist_for_gowin(top, settings, form):
+    emission = emitted(top, settings, form=form)
+    assert not failures(bench(emission, synthesise(design(emission), "gowin"), "icarus"))
+
+
+@pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize(
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 16, 19, 25, 30, 32, 33)]
+)
+def test_bench_on_netlist_of_every_top_for_gowin(top, settings, form):
+    emission = emitted(top, settings, form=form)
+    assert not failures(bench(emission, synthesise(design(emission), "gowin"), "icarus"))
+
+
 @pytest.mark.slow
 @pytest.mark.icarus
 @pytest.mark.parametrize("form", ["v", "sv"])

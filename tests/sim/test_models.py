@@ -57,7 +57,8 @@ module bench;
     reg [W-1:0] was;
     initial begin
         for (n = 0; n < 3000; n = n + 1) begin
-            rst = $random % 16 == 0; we = $random; re = $random; e = $random; d = {$random, $random};
+            rst = $random % 16 == 0; we = $random; re = $random; e = $random;
+            d = {$random, $random};
             wa = $random & 63 | (n & 1 ? {A{1'b1}} << 6 : 0);
             ra = $random & 63 | (n & 1 ? {A{1'b1}} << 6 : 0);
             if (ra == wa) ra = ra ^ 1;

@@ -1,0 +1,336 @@
+"""A small bitstream for every family, what is refused, and what is found there again."""
+
+import dataclasses
+import json
+import re
+import stat
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from boards import build as building
+from boards import every, results
+from boards.__main__ import main
+from boards.build import build, load, size
+from boards.catalogue import BOARDS
+from boards.family import Pll
+from boards.loader import PROGRAM, load_onto
+from boards.nextpnr import NoPlace
+from boards.selftest import self_testing
+from boards.sheet import places, save
+from gen.emit import emit
+from gen.errors import CheckFailed, UserError
+from hw.lif import LifConfig
+from hw.tops import TOPS
+
+
+@pytest.fixture(scope="module")
+def emission():
+    return emit("lif", LifConfig(neurons=5, lanes=2, timesteps=3))
+
+
+def make(name, emission, folder, seeds=(1,), **options):
+    return build(BOARDS[name], emission, self_testing(emission), folder, seeds, **options)
+
+
+@pytest.fixture(scope="module", params=["icebreaker", "ulx3s-25f", "tangnano9k"])
+def made(request, emission, tmp_path_factory):
+    """A bitstream of each family."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return make(request.param, emission, folder)
+
+
+def test_the_report_is_of_the_clock_that_the_pll_is_set_to(made):
+    clock = made.facts["clock"]
+    assert clock["source"].startswith("PLL from")
+    # nextpnr counts in whole picoseconds.
+    assert clock["mhz"] <= clock["constraint_mhz"] * 1.0001 <= clock["mhz"] * 1.002
+    assert clock["mhz"] <= clock["reached_mhz"]
+    log = (made.path.parent / f"place_{made.seed}.log").read_text()
+    (asked,) = set(re.findall(r"Max frequency for clock .*\(\w+ at ([\d.]+) MHz\)", log))
+    assert float(asked) == pytest.approx(clock["mhz"], rel=0.001)
+
+
+def test_the_report_says_what_is_used_and_how_long_it_takes(made, emission):
+    board = BOARDS[made.facts["board"]]
+    assert made.device == {board.family.names[k]: n for k, n in board.resources.items()}
+    assert 100 < max(made.used.values()) < 600
+    timing, mhz = made.facts["timing"], made.facts["clock"]["mhz"]
+    assert timing["inference_clocks"] == emission.config.cycles
+    assert timing["inference_us"] == pytest.approx(emission.config.cycles / mhz, abs=1e-4)
+    path = made.facts["path"]["path"]
+    assert path
+    assert all(re.fullmatch(r"[\w.]+", name) for name in path)
+    assert not any(re.search(r"LUT|DFF|TRELLIS|SB_", name) for name in path)
+
+
+def test_the_divisor_is_that_of_the_clock(emission, tmp_path):
+    asked = []
+
+    def design(divisor):
+        asked.append(divisor)
+        return self_testing(emission)(divisor)
+
+    board = BOARDS["icebreaker"]
+    done = build(board, emission, design, tmp_path, (1,))
+    assert asked[-1] == done.facts["serial"]["divisor"]
+    assert done.facts["serial"]["baud"] * asked[-1] / 1e6 == pytest.approx(done.wanted, rel=0.015)
+
+
+def test_what_is_there_is_not_made_again_unless_it_was_changed(made, emission, monkeypatch):
+    name, folder = made.facts["board"], made.path.parent
+
+    class Made(Exception):
+        pass
+
+    def run(*_):
+        raise Made
+
+    monkeypatch.setattr(building._Work, "run", run)
+    assert make(name, emission, folder).facts == made.facts
+    for other in (
+        {"seeds": (2,)},
+        {"pll": False},
+    ):
+        with pytest.raises(Made):
+            make(name, emission, folder, **other)
+    other = emit("lif", LifConfig(neurons=5, lanes=2, timesteps=4))
+    with pytest.raises(Made):
+        make(name, other, folder)
+    content = made.path.read_bytes()
+    made.path.write_bytes(content[:-1] + b"?")
+    assert load(folder) is None
+    with pytest.raises(Made):
+        make(name, emission, folder)
+    made.path.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_same_input_same_bytes(made, emission, tmp_path):
+    again = make(made.facts["board"], emission, tmp_path / "elsewhere")
+    assert again.path.read_bytes() == made.path.read_bytes()
+    assert again.facts == made.facts
+
+
+def test_a_page_with_a_floorplan_that_loads_nothing(made):
+    page = save(made).read_text()
+    assert f"lif on {made.facts['board']}" in page
+    loads = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert all(target.startswith(("#", "data:")) for target in loads)
+    cells = sum(len(found) for found in places(made).values())
+    assert cells > 200
+
+
+def test_too_big_is_refused_before_anything_is_placed(emission, tmp_path, monkeypatch):
+    monkeypatch.setattr(building._Work, "place", lambda *_: pytest.fail("placed"))
+    tiny = dataclasses.replace(
+        BOARDS["icebreaker"], resources={"ICESTORM_LC": 128, "ICESTORM_RAM": 30}
+    )
+    with pytest.raises(UserError) as refused:
+        build(tiny, emission, self_testing(emission), tmp_path, (1,))
+    assert refused.value.exit_code == 2
+    assert re.fullmatch(
+        r"icebreaker: lif does not fit: it needs logic cells \d+ of 128", refused.value.message
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_without_placement(emission, tmp_path):
+    used = size(BOARDS["hx8k"], emission, self_testing(emission), tmp_path)
+    assert 150 < used["ICESTORM_LC"] < 600
+
+
+def test_what_the_devices_have_is_what_nextpnr_says(made):
+    log = (made.path.parent / "pack.log").read_text()
+    board = BOARDS[made.facts["board"]]
+    said = dict(re.findall(r"^Info: \t *(\w+): +\d+/ *(\d+) ", log, re.M))
+    assert {k: int(said[k]) for k in board.resources} == board.resources
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOARDS)
+def test_what_every_device_has_is_what_nextpnr_says(name, emission, tmp_path):
+    board = BOARDS[name]
+    size(board, emission, self_testing(emission), tmp_path)
+    said = dict(
+        re.findall(r"^Info: \t *(\w+): +\d+/ *(\d+) ", (tmp_path / "pack.log").read_text(), re.M)
+    )
+    assert {k: int(said[k]) for k in board.resources} == board.resources
+
+
+@pytest.fixture
+def scripted(emission, monkeypatch):
+    """Return a build whose placements reach the rates that are given, one list a trial."""
+
+    def run(name, trials, own=None, seeds=(1, 2), **options):
+        board = BOARDS[name]
+        work = building._Work(board, emission, self_testing(emission), options.get("pll", True))
+        rates = iter(trials)
+        monkeypatch.setattr(work, "synthesise", lambda *_: None)
+        monkeypatch.setattr(work, "check_size", lambda _: {})
+
+        def facts(mhz):
+            path = {"path": ["a"], "port": "D", "levels": 1, "logic_ns": 1.0, "routing_ns": 1.0}
+            if mhz is None:
+                return {"error": "no route"}
+            return {"mhz": mhz, "constraint": 1.0, **path}
+
+        monkeypatch.setattr(work, "place", lambda *_: facts(own))
+        monkeypatch.setattr(
+            work, "place_all",
+            lambda seeds, mhz, folder: dict(zip(seeds, map(facts, next(rates)), strict=True)),
+        )  # fmt: skip
+        family = type(board.family)
+        if family.__name__ != "Gowin":
+            monkeypatch.setattr(family, "pll", lambda s, p, source, limit, f: Pll(limit, ""))
+        monkeypatch.setattr(family, "pack", lambda s, p, seed, target, f: (f / target).touch())
+        return lambda folder: work.run(folder, seeds, lambda _: None)
+
+    return run
+
+
+def test_the_fastest_seed_is_taken(scripted, tmp_path):
+    clock = scripted("icebreaker", [[39.0, 41.5, 38.0]], own=40, seeds=(1, 2, 3))(tmp_path)["clock"]
+    assert (clock["mhz"], clock["seed"], clock["reached_mhz"]) == (38.0, 2, 41.5)
+    assert (clock["min"], clock["median"], clock["max"]) == (38.0, 39.0, 41.5)
+
+
+def test_the_rate_is_lowered_until_a_seed_keeps_to_it(scripted, tmp_path):
+    clock = scripted("icebreaker", [[35.0, None], [33.0, 34.0]], own=40)(tmp_path)["clock"]
+    assert (clock["mhz"], clock["seed"]) == (33.25, 2)
+    clock = scripted("icebreaker", [[35.0, None]], own=36)(tmp_path)["clock"]
+    assert clock["seeds"] == {"1": 35.0, "2": "no route"}
+
+
+def test_a_rate_that_none_keeps_to_is_told(scripted, tmp_path):
+    falling = [[40 * 0.9**k] * 2 for k in range(1, 9)]
+    with pytest.raises(CheckFailed, match=r"icebreaker: no seed of \[1, 2\] keeps to"):
+        scripted("icebreaker", falling, own=40)(tmp_path)
+
+
+def test_what_can_not_be_routed_is_told(scripted, tmp_path):
+    with pytest.raises(CheckFailed, match="lif is not placed and routed: no route"):
+        scripted("icebreaker", [[None, None]], own=40)(tmp_path)
+
+
+def test_a_board_without_a_pll_runs_at_its_own_clock_or_not_at_all(scripted, tmp_path):
+    clock = scripted("tangmega138k", [[90.0, 80.0]], own=100)(tmp_path)["clock"]
+    assert (clock["mhz"], clock["source"]) == (50, "the board's")
+    with pytest.raises(CheckFailed, match=r"want 50 MHz, the board's clock.*lif reaches 51\.0"):
+        scripted("tangmega138k", [[90.0, 80.0]], own=51)(tmp_path)
+
+
+def test_a_full_device_is_a_message(emission, tmp_path, monkeypatch):
+    work = building._Work(BOARDS["icebreaker"], emission, self_testing(emission), True)
+
+    def full(*_, **__):
+        raise NoPlace("no BELs remaining")
+
+    monkeypatch.setattr(building, "nextpnr", full)
+    assert work.place(1, 12.0, tmp_path) == {"error": "no BELs remaining"}
+
+
+def test_a_folder_that_can_not_be_written(emission, tmp_path):
+    place = tmp_path / "file"
+    place.write_text("mine")
+    with pytest.raises(UserError, match="can't write"):
+        make("icebreaker", emission, place / "deeper")
+    assert place.read_text() == "mine"
+
+
+@pytest.fixture
+def loader(tmp_path, monkeypatch):
+    """Return a function that puts an openFPGALoader beside Python which says and does this."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    def says(message, status):
+        program = tmp_path / PROGRAM
+        program.write_text(f'#!/bin/sh\necho "$@" >asked\necho {message!r} >&2\nexit {status}\n')
+        program.chmod(program.stat().st_mode | stat.S_IEXEC)
+
+    return says
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("unable to open ftdi device: -3 (device not found)",
+         "no ULX3S 85F answers: openFPGALoader says: unable to open ftdi device: -3 (device not "
+         "found)"),
+        ("x: error while loading shared libraries: libftdi1.so.2: cannot open",
+         "openFPGALoader does not start: install libftdi1-2 and libusb-1.0-0 (Debian's names): x: "
+         "error while loading shared libraries: libftdi1.so.2: cannot open"),
+    ],
+)  # fmt: skip
+def test_no_board_is_a_clear_word_and_exit_1(loader, message, said, tmp_path):
+    loader(message, 1)
+    with pytest.raises(CheckFailed) as failed:
+        load_onto(BOARDS["ulx3s-85f"], tmp_path / "x.bit")
+    assert (failed.value.message, failed.value.exit_code) == (said, 1)
+
+
+def test_a_board_that_answers_gets_the_bitstream(loader, tmp_path):
+    loader("done", 0)
+    load_onto(BOARDS["tangnano9k"], tmp_path / "x.fs")
+    assert (tmp_path / "asked").read_text().strip() == "-b tangnano9k x.fs"
+
+
+def test_no_loader_beside_python(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(UserError, match="openfpgaloader-cli: want it beside"):
+        load_onto(BOARDS["tangnano9k"], tmp_path / "x.fs")
+
+
+def test_without_a_board_the_bitstream_is_made_and_the_command_fails(made, monkeypatch):
+    monkeypatch.setattr("boards.__main__.build", lambda *_, **__: made)
+
+    def silent(board, path):
+        raise CheckFailed(f"no {board.title} answers")
+
+    monkeypatch.setattr("boards.__main__.load_onto", silent)
+    done = CliRunner().invoke(main, ["--board", "ulx3s-25f", "--top", "lif", "--program"])
+    assert done.exit_code == 1
+    assert "no ULX3S 25F answers" in done.output
+    assert "not yet run on a board" in done.output
+
+
+def test_every_board_and_every_top_that_runs_alone_is_built():
+    alone = {top for top, entry in TOPS.items() if not entry.config().asks}
+    found = [(board.name, top) for board, top, _ in every.pairs((), ())]
+    assert sorted(found) == sorted((b, t) for b in BOARDS for t in alone)
+    assert {t for _, t, _ in every.pairs(("hx8k",), ("lif",))} == {"lif"}
+
+
+def test_what_was_built_is_noted_and_what_does_not_fit_too(made, monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(every, "build", lambda *_, **__: made)
+    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
+    assert run.exit_code == 0
+    assert results.fits(BOARDS["hx8k"]) == {"lif": ["cifar"]}
+
+    def refuse(*_, **__):
+        raise UserError("too big")
+
+    monkeypatch.setattr(every, "build", refuse)
+    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
+    assert (run.exit_code, run.output) == (0, "hx8k, lif cifar: too big\n")
+    assert results.fits(BOARDS["hx8k"]) == {}
+    stored = json.loads((tmp_path / "results" / "hx8k.json").read_text())
+    assert stored["lif"]["cifar"] == {"fits": False, "reason": "too big"}
+
+    def fail(*_, **__):
+        raise CheckFailed("no seed")
+
+    monkeypatch.setattr(every, "build", fail)
+    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
+    assert run.exit_code == 1
+    assert "error: 1 bitstreams failed; the first: no seed" in run.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_bitstream_for_every_board(name, emission, tmp_path):
+    done = make(name, emission, tmp_path)
+    assert done.path.stat().st_size > 50_000
+    assert done.clock >= done.wanted
