@@ -19,7 +19,7 @@ TORCH_CPU_HASH := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b26466
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help env oracles lint test test-all demo bench table lock clean
+.PHONY: help env oracles lint test test-all demo bitstreams bench table lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -68,13 +68,13 @@ fi
 endef
 
 # The first run of each of these compiles it, into a cache that is not safe to fill from
-# two processes at once. icepack prints its help with exit status 1.
+# two processes at once. icepack and icepll print their help with exit status 1.
 define warm
 $(PY) -m pip check --disable-pip-version-check >/dev/null || { $(PY) -m pip check; exit 1; }; \
 echo "Preparing the synthesis tools (a minute or two the first time)"; \
 for command in "yosys -V" "nextpnr-ice40 --version" "nextpnr-ecp5 --version" \
     "nextpnr-himbaechel-gowin --version" \
-    "icepack -h" "ecppack --help"; do \
+    "icepack -h" "icepll -h" "ecppack --help" "ecppll --help"; do \
     $(VENV)/bin/yowasp-$$command </dev/null >$(VENV)/warm.log 2>&1 || \
         grep -q '^Usage: yowasp-' $(VENV)/warm.log || { \
         cat $(VENV)/warm.log >&2; \
@@ -124,6 +124,9 @@ test-all: env oracles lint ## Every test: also the slow ones and those against t
 
 demo: env ## Verilog of every top, RTL against golden, a bitstream, a report
 	@$(PY) -m $(DEMO)
+
+bitstreams: env ## Every top for every board; what is there already is kept
+	@$(PY) -m boards.every
 
 bench: env ## Measure sizes, clock rates, error and CPU times, and draw them
 	@$(PY) -m bench

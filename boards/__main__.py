@@ -11,7 +11,7 @@ from rich.table import Table
 from boards.build import build
 from boards.catalogue import BOARDS, UNTRIED, Board
 from boards.loader import load_onto
-from boards.results import fits
+from boards.results import fits, folder_of
 from boards.selftest import self_testing
 from boards.sheet import PIPE_WIDTH, save, show
 from gen.emit import emit
@@ -96,7 +96,7 @@ def main(
         raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
     target = BOARDS[board]
     config = chosen(target, top, preset, settings)
-    folder = Path(out or f"build/boards/{board}_{top}")
+    folder = Path(out) if out else folder_of(target, str(top))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
     emission = emit(str(top), config)

@@ -151,17 +151,23 @@ def build(
     return done
 
 
-def size(board: Board, emission: Emission, design: Design, folder: Path) -> dict[str, int]:
+def size(board: Board, emission: Emission, design: Design) -> dict[str, int]:
     """Return what a design takes after packing, by nextpnr's names: nothing is placed.
 
     Raises
     ------
-    UserError
-        It does not fit the device; the message says what it needs and what there is.
+    CheckFailed
+        A tool failed.
     """
     work = _Work(board, emission, design, pll=False)
-    work.synthesise(board.mhz, None, folder)
-    return work.check_size(folder)
+    with tempfile.TemporaryDirectory(prefix="spikewright_") as made:
+        work.synthesise(board.mhz, None, Path(made))
+        return work.pack_only(Path(made))
+
+
+def inputs(board: Board, emission: Emission, design: Design, seeds: Iterable[int]) -> Facts:
+    """Return all that a bitstream follows from; it holds as long as this does."""
+    return _Work(board, emission, design, pll=True).inputs(seeds)
 
 
 def load(folder: Path) -> Bitstream | None:
@@ -232,11 +238,15 @@ class _Work:
         )
         self.family.after_synthesis(folder / "design.json")
 
-    def check_size(self, folder: Path) -> dict[str, int]:
-        """Return what is used after packing, before anything is placed, or refuse."""
+    def pack_only(self, folder: Path) -> dict[str, int]:
+        """Return what is used after packing; nothing is placed."""
         options = self.family.placement(self.platform)
         log = nextpnr(self.family.nextpnr, *options, "--pack-only", cwd=folder, log="pack.log")
-        used = {name: part["used"] for name, part in utilisation(log).items()}
+        return {name: part["used"] for name, part in utilisation(log).items()}
+
+    def check_size(self, folder: Path) -> dict[str, int]:
+        """Return what is used after packing, before anything is placed, or refuse."""
+        used = self.pack_only(folder)
         if over := self.board.over(used):
             raise UserError(
                 f"{self.board.name}: {self.emission.top} does not fit: it needs {', '.join(over)}"

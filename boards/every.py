@@ -4,41 +4,55 @@ What is built follows from its content: a second run finds everything there. Fig
 ``boards/results``.
 """
 
+import functools
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 from rich.console import Console
 
-from boards.build import build
+from boards.build import build, inputs, size
 from boards.catalogue import BOARDS, Board
-from boards.results import note
+from boards.results import folder_of, known, note
 from boards.selftest import self_testing
 from boards.sheet import PIPE_WIDTH, save
-from gen.emit import emit
+from gen.emit import Emission, emit
 from gen.errors import CheckFailed, Command, UserError
 from hw.tops import TOPS
 
 SEEDS = (1, 2, 3)
 
+Case = tuple[Board, str, str]
+"""A board, a top and a preset."""
 
-def pairs(boards: tuple[str, ...], tops: tuple[str, ...]) -> Iterator[tuple[Board, str, str]]:
-    """Yield board, top and the preset that is built: tops that run alone."""
+
+def cases(boards: tuple[str, ...], tops: tuple[str, ...]) -> Iterator[Case]:
+    """Yield every case of these boards and tops, or of all; tops that run alone."""
     for top, entry in TOPS.items():
-        if tops and top not in tops:
-            continue
-        for board in BOARDS.values():
-            preset = board.presets.get(top, "default")
-            if not entry.config.preset(preset).asks and (not boards or board.name in boards):
-                yield board, top, preset
+        for preset in entry.config.PRESETS:
+            alone = not entry.config.preset(preset).asks
+            for board in BOARDS.values():
+                if alone and (not boards or board.name in boards) and (not tops or top in tops):
+                    yield board, top, preset
 
 
-def one(board: Board, top: str, preset: str, console: Console) -> str:
-    """Build and store one; return what became of it."""
-    emission = emit(top, TOPS[top].config.preset(preset))
-    folder = Path(f"build/boards/{board.name}_{top}")
+def is_built(case: Case) -> bool:
+    """Return whether this is the preset that the board has for the top."""
+    board, top, preset = case
+    return preset == board.presets.get(top, "default")
+
+
+@functools.cache
+def emission(top: str, preset: str) -> Emission:
+    """Return a preset's files."""
+    return emit(top, TOPS[top].config.preset(preset))
+
+
+def make(case: Case, console: Console) -> str:
+    """Build and note a case; return what became of it."""
+    board, top, preset = case
+    unit = emission(top, preset)
     try:
-        done = build(board, emission, self_testing(emission), folder, SEEDS, console=console)
+        done = build(board, unit, self_testing(unit), folder_of(board, top), SEEDS, console=console)
     except CheckFailed:
         raise
     except UserError as refused:
@@ -50,21 +64,47 @@ def one(board: Board, top: str, preset: str, console: Console) -> str:
     return f"{done.wanted:g} MHz, {', '.join(f'{n:,} {k}' for k, n in done.used.items() if n)}"
 
 
+@functools.cache
+def packed(synthesis: str, top: str, preset: str) -> dict[str, int]:
+    """Return the size of a preset, which all boards of one synthesis share."""
+    board = next(b for b in BOARDS.values() if b.family.synthesis(b.pins()) == synthesis)
+    unit = emission(top, preset)
+    return size(board, unit, self_testing(unit))
+
+
+def measure(case: Case) -> str:
+    """Note by its size whether a case fits; return that."""
+    board, top, preset = case
+    unit = emission(top, preset)
+    given = inputs(board, unit, self_testing(unit), ())
+    result = known(board).get(top, {}).get(preset, {})
+    if result.get("inputs") != given:
+        over = board.over(packed(board.family.synthesis(board.pins()), top, preset))
+        result = {"fits": not over, "reason": ", ".join(over), "inputs": given}
+        note(board, top, preset, result)
+    return "fits" if result["fits"] else f"does not fit: it needs {result['reason']}"
+
+
 @click.command(cls=Command)
 @click.option("--board", "boards", metavar="BOARD", multiple=True, help="Of this board alone.")
 @click.option("--top", "tops", metavar="TOP", multiple=True, help="Of this top alone.")
 def main(boards: tuple[str, ...], tops: tuple[str, ...]) -> None:
-    """Build every top for every board, with the preset that the board has for it."""
+    """Build every top for every board, with the preset that the board has for it.
+
+    Of the other presets it is noted whether they fit, by their size after packing.
+    """
     console = Console(width=None if Console().is_terminal else PIPE_WIDTH, highlight=False)
     failed = []
-    for board, top, preset in pairs(boards, tops):
+    found = sorted(cases(boards, tops), key=lambda case: not is_built(case))
+    for case in found:
+        board, top, preset = case
         try:
-            said = one(board, top, preset, console)
+            said = make(case, console) if is_built(case) else measure(case)
         except CheckFailed as wrong:
             failed.append(said := wrong.message)
         console.print(f"{board.name}, {top} {preset}: {said}", soft_wrap=True)
     if failed:
-        raise CheckFailed(f"{len(failed)} bitstreams failed; the first: {failed[0]}")
+        raise CheckFailed(f"{len(failed)} failed; the first: {failed[0]}")
 
 
 if __name__ == "__main__":

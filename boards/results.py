@@ -13,6 +13,11 @@ Results = dict[str, dict[str, Any]]
 """By top and preset."""
 
 
+def folder_of(board: Board, top: str) -> Path:
+    """Return the folder of a bitstream where the user names none."""
+    return Path(f"build/boards/{board.name}_{top}")
+
+
 def known(board: Board) -> Results:
     """Return what is stored of a board."""
     path = RESULTS / f"{board.name}.json"

@@ -34,11 +34,22 @@ def make(name, emission, folder, seeds=(1,), **options):
     return build(BOARDS[name], emission, self_testing(emission), folder, seeds, **options)
 
 
+DIVISORS = {}
+"""What the designs of `made` were asked for, by board."""
+
+
 @pytest.fixture(scope="module", params=["icebreaker", "ulx3s-25f", "tangnano9k"])
 def made(request, emission, tmp_path_factory):
     """A bitstream of each family."""
+    asked = DIVISORS[request.param] = []
+    testing = self_testing(emission)
+
+    def design(divisor):
+        asked.append(divisor)
+        return testing(divisor)
+
     folder = tmp_path_factory.mktemp(request.param)
-    return make(request.param, emission, folder)
+    return build(BOARDS[request.param], emission, design, folder, (1,))
 
 
 def test_the_report_is_of_the_clock_that_the_pll_is_set_to(made):
@@ -65,17 +76,11 @@ def test_the_report_says_what_is_used_and_how_long_it_takes(made, emission):
     assert not any(re.search(r"LUT|DFF|TRELLIS|SB_", name) for name in path)
 
 
-def test_the_divisor_is_that_of_the_clock(emission, tmp_path):
-    asked = []
-
-    def design(divisor):
-        asked.append(divisor)
-        return self_testing(emission)(divisor)
-
-    board = BOARDS["icebreaker"]
-    done = build(board, emission, design, tmp_path, (1,))
-    assert asked[-1] == done.facts["serial"]["divisor"]
-    assert done.facts["serial"]["baud"] * asked[-1] / 1e6 == pytest.approx(done.wanted, rel=0.015)
+def test_the_divisor_is_that_of_the_clock(made):
+    board, serial = BOARDS[made.facts["board"]], made.facts["serial"]
+    assert (serial["baud"], serial["divisor"]) == board.divisor(made.wanted)
+    assert DIVISORS[board.name][-1] == serial["divisor"]
+    assert serial["baud"] * serial["divisor"] / 1e6 == pytest.approx(made.wanted, rel=0.015)
 
 
 def test_what_is_there_is_not_made_again_unless_it_was_changed(made, emission, monkeypatch):
@@ -136,26 +141,20 @@ def test_too_big_is_refused_before_anything_is_placed(emission, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sizes_without_placement(emission, tmp_path):
-    used = size(BOARDS["hx8k"], emission, self_testing(emission), tmp_path)
+def test_sizes_without_placement(emission):
+    used = size(BOARDS["hx8k"], emission, self_testing(emission))
     assert 150 < used["ICESTORM_LC"] < 600
 
 
+def resources_in(bitstream):
+    """Return what nextpnr says that a device has."""
+    log = (bitstream.path.parent / "pack.log").read_text()
+    return dict(re.findall(r"^Info: \t *(\w+): +\d+/ *(\d+) ", log, re.M))
+
+
 def test_what_the_devices_have_is_what_nextpnr_says(made):
-    log = (made.path.parent / "pack.log").read_text()
+    said = resources_in(made)
     board = BOARDS[made.facts["board"]]
-    said = dict(re.findall(r"^Info: \t *(\w+): +\d+/ *(\d+) ", log, re.M))
-    assert {k: int(said[k]) for k in board.resources} == board.resources
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BOARDS)
-def test_what_every_device_has_is_what_nextpnr_says(name, emission, tmp_path):
-    board = BOARDS[name]
-    size(board, emission, self_testing(emission), tmp_path)
-    said = dict(
-        re.findall(r"^Info: \t *(\w+): +\d+/ *(\d+) ", (tmp_path / "pack.log").read_text(), re.M)
-    )
     assert {k: int(said[k]) for k in board.resources} == board.resources
 
 
@@ -297,35 +296,53 @@ def test_without_a_board_the_bitstream_is_made_and_the_command_fails(made, monke
 
 def test_every_board_and_every_top_that_runs_alone_is_built():
     alone = {top for top, entry in TOPS.items() if not entry.config().asks}
-    found = [(board.name, top) for board, top, _ in every.pairs((), ())]
+    found = [(case[0].name, case[1]) for case in every.cases((), ()) if every.is_built(case)]
     assert sorted(found) == sorted((b, t) for b in BOARDS for t in alone)
-    assert {t for _, t, _ in every.pairs(("hx8k",), ("lif",))} == {"lif"}
+    presets = sum(len(TOPS[top].config.PRESETS) for top in alone)
+    assert len(list(every.cases((), ()))) == presets * len(BOARDS)
+    assert {t for _, t, _ in every.cases(("hx8k",), ("lif",))} == {"lif"}
 
 
-def test_what_was_built_is_noted_and_what_does_not_fit_too(made, monkeypatch, tmp_path):
+@pytest.fixture
+def noted(emission, made, monkeypatch, tmp_path):
+    """Return a function that runs the command for all of a board's `lif`, quickly."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(every, "build", lambda *_, **__: made)
-    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
-    assert run.exit_code == 0
-    assert results.fits(BOARDS["hx8k"]) == {"lif": ["cifar"]}
+    monkeypatch.setattr(every, "emission", lambda *_: emission)
+    monkeypatch.setattr(every, "packed", lambda *_: {"ICESTORM_LC": 7681, "ICESTORM_RAM": 3})
 
-    def refuse(*_, **__):
-        raise UserError("too big")
+    def run(outcome=made):
+        def quick(*_, **__):
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
 
-    monkeypatch.setattr(every, "build", refuse)
-    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
-    assert (run.exit_code, run.output) == (0, "hx8k, lif cifar: too big\n")
-    assert results.fits(BOARDS["hx8k"]) == {}
+        monkeypatch.setattr(every, "build", quick)
+        done = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
+        return done.exit_code, done.output
+
+    return run
+
+
+@pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
+def test_what_was_built_is_noted_and_what_does_not_fit_too(noted, tmp_path, monkeypatch):
+    board = BOARDS["hx8k"]
+    code, output = noted()
+    assert code == 0
+    assert "hx8k, lif default: does not fit: it needs logic cells 7681 of 7680\n" in output
+    assert results.fits(board) == {"lif": ["cifar"]}
+    monkeypatch.setattr(every, "packed", lambda *_: pytest.fail("synthesised again"))
+    assert noted() == (code, output)
+
+    monkeypatch.setattr(every, "packed", lambda *_: {})
+    monkeypatch.setattr(every, "inputs", lambda *_: {"changed": True})
+    assert "hx8k, lif default: fits\n" in noted(UserError("too big"))[1]
+    assert results.fits(board) == {"lif": ["default", "icebreaker", "snntorch"]}
     stored = json.loads((tmp_path / "results" / "hx8k.json").read_text())
     assert stored["lif"]["cifar"] == {"fits": False, "reason": "too big"}
 
-    def fail(*_, **__):
-        raise CheckFailed("no seed")
-
-    monkeypatch.setattr(every, "build", fail)
-    run = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
-    assert run.exit_code == 1
-    assert "error: 1 bitstreams failed; the first: no seed" in run.output
+    code, output = noted(CheckFailed("no seed"))
+    assert code == 1
+    assert "error: 1 failed; the first: no seed" in output
 
 
 @pytest.mark.slow
@@ -334,3 +351,5 @@ def test_a_bitstream_for_every_board(name, emission, tmp_path):
     done = make(name, emission, tmp_path)
     assert done.path.stat().st_size > 50_000
     assert done.clock >= done.wanted
+    said = resources_in(done)
+    assert {k: int(said[k]) for k in BOARDS[name].resources} == BOARDS[name].resources
