@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from amaranth.build import ResourceError
 
-from boards.catalogue import BAUDS, BOARDS, WORST_BAUD
+from boards.catalogue import BAUDS, BOARDS
 from boards.gowin import Gowin
 from boards.ice40 import ICE40
 from hw.tops import TOPS
@@ -138,8 +138,8 @@ def test_apicula_knows_a_pll_where_the_catalogue_says_so():
 def test_a_baud_rate_is_the_highest_that_is_near_enough(board, mhz):
     baud, divisor = board.divisor(mhz)
     assert baud <= board.baud
-    assert abs(mhz * 1e6 / divisor / baud - 1) <= WORST_BAUD
+    assert abs(mhz * 1e6 / divisor / baud - 1) <= 0.015  # a third of what loses a frame
     assert divisor >= 4
     for faster in BAUDS[: BAUDS.index(baud)]:
         nearest = max(4, round(mhz * 1e6 / faster))
-        assert faster > board.baud or abs(mhz * 1e6 / nearest / faster - 1) > WORST_BAUD
+        assert faster > board.baud or abs(mhz * 1e6 / nearest / faster - 1) > 0.015

