@@ -29,9 +29,6 @@ MARGIN = 0.95
 TRIALS = 4
 """How often the rate is lowered before a design is given up."""
 
-LIMIT_S = 1800
-"""Seconds after which a placement is given up."""
-
 FACTS = "bitstream.json"
 
 Facts = dict[str, Any]
@@ -260,7 +257,7 @@ class _Work:
                 self.family.nextpnr, *self.family.placement(self.platform),
                 *self.family.routed(seed), "--report", f"report_{seed}.json",
                 "--seed", str(seed), "--freq", f"{mhz:.6f}",
-                cwd=folder, limit_s=LIMIT_S, log=f"place_{seed}.log",
+                cwd=folder, limit_s=self.family.limit_s, log=f"place_{seed}.log",
             )  # fmt: skip
         except NoPlace as reason:
             return {"error": str(reason)}

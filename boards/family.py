@@ -41,12 +41,15 @@ class Family(abc.ABC):
         What nextpnr's resources are called.
     suffix : str
         Of a bitstream.
+    limit_s : int
+        Seconds after which a placement is given up.
     """
 
     nextpnr: ClassVar[str]
     packers: ClassVar[tuple[str, ...]] = ()
     names: ClassVar[dict[str, str]]
     suffix: ClassVar[str]
+    limit_s: ClassVar[int] = 1800
 
     @abc.abstractmethod
     def synthesis(self, platform: Any) -> str:

@@ -23,6 +23,7 @@ class ICE40(Family):
         "ICESTORM_DSP": "DSPs",
     }
     suffix: ClassVar[str] = ".bin"
+    limit_s: ClassVar[int] = 300  # some seeds rip up the same wires for ever
 
     def synthesis(self, platform: Any) -> str:
         return f"synth_ice40 -device {DEVICES[platform.device][0]}"
