@@ -67,7 +67,12 @@ FAMILIES = {
         command="synth_gowin -noiopads -nodsp",
         models=("cells_sim.v",),
         own=("gowin_bsram.v",),
-        edits={f"module {cell} (": f"module {cell}_without_a_model (" for cell in ("SP", "SPX9")},
+        edits={
+            **{f"module {cell} (": f"module {cell}_without_a_model (" for cell in ("SP", "SPX9")},
+            # `always @*` waits for a change: a cell whose inputs are constants would stay at X.
+            "always @* begin\n\tcase (ALU_MODE)": "reg awake = 0;\ninitial awake <= 1;\n"
+            "always @(awake or I0 or I1 or I3) begin\n\tcase (ALU_MODE)",
+        },
         remark="without multipliers: Yosys has no model of them",
     ),
 }
