@@ -1,0 +1,1 @@
+"""Whole networks, trained here and brought to the hardware."""

@@ -1,0 +1,178 @@
+"""Evaluate the integer models, and write the table: ``python -m examples.digits.evaluate``.
+
+Reads the folders of ``trained/``, runs their integer models on all sets, writes ``results.json``
+and the table in the README. Needs nothing but numpy.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.digits import data
+from sim.golden.transformer import State, read, transformer
+
+HERE = Path(__file__).parent
+TRAINED = HERE / "trained"
+RESULTS = HERE / "results.json"
+README = HERE / "README.md"
+
+CHUNK = 256  # images at a time
+NORMAL = 1.959964
+"""Point of the normal distribution for an interval of 95 %."""
+
+TITLES = {
+    "ann": "ANN: softmax, ReLU",
+    "none": "no attention",
+    "sdsa1": "SDSA-1",
+    "sdsa3": "SDSA-3",
+    "ssa_count": "SSA, `encoder=count`",
+    "ssa_sample": "SSA, `encoder=sample`",
+    "moe": "SDSA-1 and experts",
+}
+
+
+def classes(
+    model: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pixels: np.ndarray
+) -> np.ndarray:
+    """Return what an integer model takes images [B, 8, 8] for, one after another, [B]."""
+    state: State | None = None
+    out = []
+    for begin in range(0, len(pixels), CHUNK):
+        given = {**arrays, "image": pixels[begin : begin + CHUNK]}
+        result, state = transformer(model, given, state)
+        out.append(result[model["layers"][-1]["name"]].argmax(axis=1))
+    return np.concatenate(out)
+
+
+def correct(model: Mapping[str, Any], arrays: Mapping[str, np.ndarray], own: data.Images) -> int:
+    """Return how many images an integer model gets right."""
+    return int((classes(model, arrays, own.pixels) == own.labels).sum())
+
+
+def variants(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Return the integer models of a folder by name: with stochastic attention one an encoder."""
+    model, arrays = read(folder)
+    encoded = [layer for layer in model["layers"] if layer["kind"] == "attention"]
+    if not encoded:
+        return {folder.name: (model, arrays)}
+    out = {}
+    for encoder in ("count", "sample"):
+        layers = [
+            layer | {"encoder": encoder} if layer in encoded else layer for layer in model["layers"]
+        ]
+        out[f"{folder.name}_{encoder}"] = (model | {"layers": layers}, arrays)
+    return out
+
+
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson, JASA 22, 1927)."""
+    share, z2 = right / of, NORMAL**2 / of
+    middle = (share + z2 / 2) / (1 + z2)
+    half = NORMAL * math.sqrt(share * (1 - share) / of + z2 / (4 * of)) / (1 + z2)
+    return middle - half, middle + half
+
+
+def evaluate(folder: Path, sets: Mapping[str, data.Images]) -> dict[str, dict[str, Any]]:
+    """Return the results of a folder by the name of the model, those of its training with them."""
+    record = json.loads((folder / "float.json").read_text(encoding="utf-8"))
+    own = {
+        "timesteps": record["timesteps"],
+        "parameters": record["parameters"],
+        "epochs": record["epochs"],
+        "seed": record["seed"],
+        "versions": record["versions"],
+        "float": record["correct"],
+    }
+    if not (folder / "model.json").exists():
+        return {folder.name: own}
+    digest = hashlib.sha256((folder / "model.npz").read_bytes()).hexdigest()
+    bits = {layer["weight_bits"] for layer in read(folder)[0]["layers"] if "weight_bits" in layer}
+    return {
+        name: own | {
+            "integer": {part: correct(*model, images) for part, images in sets.items()},
+            "weight_bits": max(bits),
+            "sha256": digest,
+        }
+        for name, model in variants(folder).items()
+    }  # fmt: skip
+
+
+def percent(right: int, of: int) -> str:
+    """Return an accuracy in percent with its interval."""
+    low, high = wilson(right, of)
+    return f"{100 * right / of:.2f} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Return the results as a table."""
+    of = results["of"]
+    rows = [
+        ["model", "T", "weights and biases", "originals: float", "integer",
+         "large set: float", "integer", "integer less float"],
+        ["---"] * 8,
+    ]  # fmt: skip
+    for name, own in results["models"].items():
+        row = [TITLES.get(name, name), str(own["timesteps"]), f"{own['parameters']:,}"]
+        for part in ("test", "test_large"):
+            for form in ("float", "integer"):
+                row.append(percent(own[form][part], of[part]) if form in own else "–")
+        if "integer" in own:
+            more = own["integer"]["test_large"] - own["float"]["test_large"]
+            row.append(f"{100 * more / of['test_large']:+.2f}")
+        else:
+            row.append("–")
+        rows.append(row)
+    note = (
+        f"Percent right, with the 95 % interval of Wilson. Originals: {of['test']} images; large "
+        f"set: {of['test_large']:,} augmentations of them. Integer: weights of 8 bits. "
+        + ", ".join(f"{tool} {number}" for tool, number in results["versions"].items())
+        + "."
+    )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
+
+
+def filled(page: str, text: str) -> str:
+    """Return a page with what is between its marks replaced."""
+    begin, end = "<!-- table:begin -->\n", "\n<!-- table:end -->"
+    head, rest = page.split(begin)
+    return head + begin + text + end + rest.split(end)[1]
+
+
+def main() -> int:
+    """Evaluate, and write or check."""
+    parser = argparse.ArgumentParser(description="Evaluate the integer models.")
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    args = parser.parse_args()
+    sets = data.sets()
+    models: dict[str, Any] = {}
+    for folder in TRAINED.iterdir():
+        models |= evaluate(folder, sets)
+    order = list(TITLES)
+    results: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
+        "of": {name: len(images) for name, images in sets.items()},
+        "models": dict(sorted(models.items(), key=lambda item: order.index(item[0]))),
+    }
+    if args.check:
+        recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
+        different = [n for n, own in results["models"].items() if own != recorded["models"].get(n)]
+        for name in different:
+            print(f"{name}: other results than in {RESULTS.name}", file=sys.stderr)
+        return 1 if different else 0
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    page = README.read_text(encoding="utf-8")
+    README.write_text(filled(page, table(results)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""Make a trained network integer: ``python -m examples.digits.quantise --float DIR --out DIR``.
+
+Batch normalisation goes into weights and biases. Each matrix has a scale of its own, the greatest
+power of two at which its weights fit; thresholds and biases are brought to the same scale. What is
+added to the residual is shifted left to the finest of the scales among its addends, which is that
+of the residual in all blocks: nothing is lost there, and neurons take it with one threshold.
+"""
+
+import argparse
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.golden.transformer import FORMAT, SCHEMA
+
+EPSILON = 1e-5
+"""What PyTorch's batch normalisation adds to the variance."""
+
+BIAS_BITS = 16
+BRIGHTEST = 16  # the pixel that the network was trained to see as 1
+TAU = 2
+V_THRESHOLD = 1.0
+ATTENTION_V_THRESHOLD = 0.5
+PRODUCT_SCALE = 0.125
+ATTENTION_SEED = 1
+
+Floats = Mapping[str, np.ndarray]
+
+
+def folded(state: Floats, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (weights [O, I], bias [O]) of a matrix and the batch normalisation behind it.
+
+    Parameters
+    ----------
+    state : mapping
+        ``<name>.linear.weight`` and ``<name>.bn.weight, bias, running_mean, running_var``.
+    name : str
+    """
+    matrix, gain, offset, mean, variance = (
+        state[f"{name}.{part}"].astype(np.float64)
+        for part in ("linear.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    )
+    gain = gain / np.sqrt(variance + EPSILON)
+    return matrix * gain[:, None], offset - mean * gain
+
+
+def exponent(weights: np.ndarray, bits: int) -> int:
+    """Return the greatest e at which ``round(weights * 2^e)`` are signed numbers of `bits` bits."""
+    high = (1 << (bits - 1)) - 1
+    e = math.floor(math.log2((high + 0.5) / np.abs(weights).max()))
+    if rounded(weights, e).max() > high or rounded(weights, e).min() < -high - 1:
+        e -= 1
+    return e
+
+
+def rounded(values: np.ndarray, e: int) -> np.ndarray:
+    """Return the integers nearest to ``values * 2^e``, ties to even."""
+    return np.rint(values * 2.0**e).astype(np.int64)
+
+
+def neuron(e: int, v_threshold: float = V_THRESHOLD, scale: float = 1.0) -> dict[str, Any]:
+    """Return the parameters of neurons whose current has the exponent `e`.
+
+    `scale` is between the current and the neuron of the trained network.
+    """
+    return {
+        "tau": TAU,
+        "decay_input": True,
+        "threshold": math.ceil(TAU * v_threshold / scale * 2**e),
+        "reset": "hard",
+        "fire": "ge",
+        "fraction_bits": 0,
+        "decay_bits": 1,
+    }
+
+
+class Builder:
+    """Puts the layers of an integer model together.
+
+    Parameters
+    ----------
+    state : mapping
+        The trained parameters.
+    bits : int
+        Of the weights.
+    """
+
+    def __init__(self, state: Floats, bits: int) -> None:
+        self.state, self.bits = state, bits
+        self.layers: list[dict[str, Any]] = []
+        self.arrays: dict[str, np.ndarray] = {}
+        self.residual = ""
+        self.residual_exponent = 0
+
+    def linear(
+        self,
+        name: str,
+        source: str,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        bounds: tuple[int, int] = (0, 1),
+        finest: int | None = None,
+    ) -> dict[str, Any]:
+        """Return a linear layer, its arrays taken in; `finest` is the exponent to shift to."""
+        e = exponent(weights, self.bits)
+        shift = 0 if finest is None else finest - e
+        whole, offset = rounded(weights, e), rounded(bias, e)
+        down, up = whole.clip(max=0).sum(axis=1), whole.clip(min=0).sum(axis=1)
+        low = down * bounds[1] + up * bounds[0]
+        high = down * bounds[0] + up * bounds[1]
+        self.arrays[f"{name}.weights"] = whole.astype(np.int8)
+        self.arrays[f"{name}.bias"] = offset.astype(np.int32)
+        return {
+            "name": name,
+            "kind": "linear",
+            "input": source,
+            "inputs": weights.shape[1],
+            "outputs": weights.shape[0],
+            "weight_bits": self.bits,
+            "bias_bits": BIAS_BITS,
+            "shift": shift,
+            "exponent": e + shift,
+            "low": int((low + offset).min()) << shift,
+            "high": int((high + offset).max()) << shift,
+        }
+
+    def lif(self, name: str, source: Mapping[str, Any], channels: int) -> dict[str, Any]:
+        """Return neurons for the current that comes out of the layer `source`."""
+        own = {"name": name, "kind": "lif", "input": source["name"], "channels": channels}
+        return own | neuron(source["exponent"])
+
+    def add(self, layer: dict[str, Any]) -> None:
+        """Add what comes out of a layer to the residual."""
+        self.layers.append(layer)
+        name = f"{layer['name']}.residual"
+        before = next(own for own in self.layers if own["name"] == self.residual)
+        self.layers.append(
+            {
+                "name": name,
+                "kind": "add",
+                "inputs": [self.residual, layer["name"]],
+                "exponent": self.residual_exponent,
+                "low": before["low"] + layer["low"],
+                "high": before["high"] + layer["high"],
+            }
+        )
+        self.residual = name
+
+    def residual_spikes(self, name: str, channels: int) -> str:
+        """Put neurons behind the residual and return their name."""
+        source = {"name": self.residual, "exponent": self.residual_exponent}
+        self.layers.append(self.lif(name, source, channels))
+        return name
+
+
+def quantise(state: Floats, record: Mapping[str, Any], bits: int = 8) -> tuple[dict, dict]:
+    """Return the integer model of a trained network.
+
+    Parameters
+    ----------
+    state : mapping
+        The trained parameters by PyTorch's names.
+    record : mapping
+        ``model``, the kind of network, and ``sizes``.
+    bits : int
+        Of the weights.
+
+    Returns
+    -------
+    model : dict
+        What ``model.json`` holds.
+    arrays : dict
+        What ``model.npz`` holds.
+    """
+    kind, sizes = record["model"], record["sizes"]
+    channels = sizes["channels"]
+    b = Builder(state, bits)
+
+    into = [
+        name
+        for i in range(sizes["blocks"])
+        for name in (f"blocks.{i}.attention.out", f"blocks.{i}.mlp.second")
+        if f"{name}.bn.bias" in state
+    ]
+    weights, bias = folded(state, "embed")
+    weights = weights / BRIGHTEST
+    finest = max(exponent(w, bits) for w in (weights, *(folded(state, name)[0] for name in into)))
+    position = state["position"].astype(np.float64)
+    b.layers.append(b.linear("embed", "input", weights, bias + position, (0, BRIGHTEST), finest))
+    b.residual, b.residual_exponent = "embed", finest
+
+    for i in range(sizes["blocks"]):
+        name = f"blocks.{i}"
+        if f"{name}.attention.qkv.bn.bias" in state:
+            _attention(b, kind, sizes, f"{name}.attention")
+        spikes = b.residual_spikes(f"{name}.spikes", channels)
+        if kind == "moe":
+            b.add(_experts(b, sizes, f"{name}.mlp", spikes))
+        else:
+            first = b.linear(f"{name}.mlp.first", spikes, *folded(state, f"{name}.mlp.first"))
+            hidden = b.lif(f"{name}.mlp.spikes", first, sizes["hidden"])
+            second = folded(state, f"{name}.mlp.second")
+            b.layers += [first, hidden]
+            b.add(b.linear(f"{name}.mlp.second", hidden["name"], *second, finest=finest))
+
+    spikes = b.residual_spikes("spikes", channels)
+    head = (state["head.weight"].astype(np.float64), state["head.bias"].astype(np.float64))
+    b.layers.append(b.linear("head", spikes, *head))
+    b.layers.append({"name": "logits", "kind": "readout", "input": "head"})
+    model = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "name": kind,
+        "timesteps": sizes["timesteps"],
+        "tokens": sizes["tokens"],
+        "channels": channels,
+        "heads": sizes["heads"],
+        "head_dim": channels // sizes["heads"],
+        "classes": len(head[1]),
+        "input": {"image": [8, 8], "patch": [2, 2], "low": 0, "high": BRIGHTEST},
+        "layers": b.layers,
+    }
+    return model, b.arrays
+
+
+def _attention(b: Builder, kind: str, sizes: Mapping[str, int], name: str) -> None:
+    channels, heads = sizes["channels"], sizes["heads"]
+    source = b.residual_spikes(f"{name}_spikes", channels)
+    weights, bias = folded(b.state, f"{name}.qkv")
+    operands = {}
+    for i, operand in enumerate("qkv"):
+        own = slice(i * channels, (i + 1) * channels)
+        layer = b.linear(f"{name}.{operand}", source, weights[own], bias[own])
+        spikes = b.lif(f"{name}.{operand}_spikes", layer, channels)
+        b.layers += [layer, spikes]
+        operands[operand] = spikes["name"]
+    unit: dict[str, Any] = {"name": f"{name}.bits", **operands, "heads": heads}
+    if kind == "ssa":
+        seed = ATTENTION_SEED + sum(layer["kind"] == "attention" for layer in b.layers)
+        unit |= {"kind": "attention", "encoder": "sample", "rng": "lfsr", "causal": False,
+                 "seed": seed, "reseed": False}  # fmt: skip
+    elif kind == "sdsa3":
+        unit |= {"kind": "sdsa", "variant": 3, "masked": None}
+        unit |= neuron(0, ATTENTION_V_THRESHOLD, PRODUCT_SCALE)
+    else:
+        unit |= {"kind": "sdsa", "variant": 1, "masked": "q"} | neuron(0, ATTENTION_V_THRESHOLD)
+    b.layers.append(unit)
+    out = folded(b.state, f"{name}.out")
+    b.add(b.linear(f"{name}.out", unit["name"], *out, finest=b.residual_exponent))
+
+
+def _experts(b: Builder, sizes: Mapping[str, int], name: str, source: str) -> dict[str, Any]:
+    channels, count = sizes["channels"], sizes["experts"]
+    hidden = sizes["hidden"] // count
+    first, first_bias = folded(b.state, f"{name}.first")
+    experts = []
+    for e in range(count):
+        own = slice(e * hidden, (e + 1) * hidden)
+        inner = b.linear(f"{name}.{e}.first", "input", first[own], first_bias[own])
+        bits = b.lif(f"{name}.{e}.hidden", inner, hidden)
+        outer = b.linear(f"{name}.{e}.second", bits["name"],
+                         *folded(b.state, f"{name}.second.{e}"))  # fmt: skip
+        experts.append([inner, bits, outer, b.lif(f"{name}.{e}.spikes", outer, channels)])
+    scores = b.linear(name, source, *folded(b.state, f"{name}.router"))
+    return (
+        scores
+        | {"kind": "moe", "routing": "mask", "overflow": "drop", "capacity": sizes["tokens"]}
+        | neuron(scores["exponent"])
+        | {"score_exponent": scores["exponent"], "shift": b.residual_exponent,
+           "exponent": b.residual_exponent, "low": 0, "high": count << b.residual_exponent,
+           "experts": experts}
+    )  # fmt: skip
+
+
+def write(folder: Path, model: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a model, the same bytes for the same model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    (folder / "model.npz").write_bytes(file.getvalue())
+    text = json.dumps(model, indent=1) + "\n"
+    (folder / "model.json").write_text(text, encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return what training wrote: the parameters, and the record of how they came about."""
+    with np.load(folder / "float.npz", allow_pickle=False) as file:
+        state = {name: file[name] for name in file.files}
+    return state, json.loads((folder / "float.json").read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Make a trained network integer."""
+    parser = argparse.ArgumentParser(description="Make a trained network integer.")
+    parser.add_argument("--float", type=Path, required=True, help="folder that training wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--bits", type=int, choices=range(4, 9), default=8, help="of weights")
+    args = parser.parse_args()
+    write(args.out, *quantise(*load(args.float), args.bits))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Golden model of a whole spiking transformer, put together from those of the units.
+
+A model is a folder with two files:
+
+``model.json``
+    ``format`` and ``schema``; ``name``; the sizes ``timesteps``, ``tokens``, ``channels``,
+    ``heads``, ``head_dim``, ``classes``; ``input``, which has ``image`` (height and width),
+    ``patch`` (the same of a token's part of it), ``low`` and ``high`` (of a pixel); and ``layers``.
+``model.npz``
+    The integers of the layers that have some: ``<layer>.weights`` [O, I] and ``<layer>.bias`` [O]
+    or [N, O], which is one for each token.
+
+Layers stand in an order in which they can be computed. Each has a ``name``, a ``kind``, and under
+``input`` (``inputs``; ``q``, ``k``, ``v``) the names of those it takes; ``input`` is the tokens
+themselves, the same in every time step. What comes out of a layer is [T, N, C] for an image:
+
+=============  ===================================================================================
+``linear``     ``(weights @ x + bias) << shift``, the bias in every time step. ``inputs`` and
+               ``outputs`` are its channels; weights are signed numbers of ``weight_bits``, biases
+               of ``bias_bits``; the results lie in ``low..high`` whatever the inputs
+``lif``        spikes of neurons, one for each token and channel, cleared before each image: ``tau,
+               decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`
+``sdsa``       ``q, k, v, variant, masked, heads``, and the neuron's as above, as in `sdsa`
+``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed``, as in `attention`
+``moe``        ``routing, overflow`` (and what these ask for) and the neuron's as in `moe`;
+               ``weights`` and ``bias`` are those of the scores. ``experts`` holds a list of layers
+               for each expert, whose ``input`` is the token: bits come out of the last one. The
+               sum over the experts is shifted left by ``shift``
+``add``        the sum of its ``inputs``
+``readout``    the sum over tokens and time steps, [C]: its greatest is the answer, ties to the
+               lowest index. It is the last layer
+=============  ===================================================================================
+
+An expert works in the time steps in which it is given a token. In the others its neurons for that
+token rest: nothing is added to their membranes and nothing leaks.
+
+``exponent`` says what an integer stands for, in a real network: ``integer * 2**-exponent``. It is
+there for people; nothing is computed from it. Both inputs of an ``add`` have the same one.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.golden.attention import attention
+from sim.golden.lif import lif
+from sim.golden.moe import moe
+from sim.golden.sdsa import sdsa
+
+FORMAT = "spikewright transformer"
+SCHEMA = 1
+
+Values = dict[str, np.ndarray]
+State = dict[str, tuple[int, int] | None]
+
+
+def read(folder: Path) -> tuple[dict[str, Any], Values]:
+    """Read a model.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``model.json`` and ``model.npz``.
+
+    Returns
+    -------
+    model : dict
+    arrays : dict
+        Weights and biases.
+
+    Raises
+    ------
+    ValueError
+        Where it is of another format, or an array is missing, of a wrong shape or out of range.
+    """
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if (model.get("format"), model.get("schema")) != (FORMAT, SCHEMA):
+        raise ValueError(
+            f"{folder / 'model.json'}: want format {FORMAT!r} with schema {SCHEMA}, "
+            f"got {model.get('format')!r} with {model.get('schema')!r}"
+        )
+    with np.load(folder / "model.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    for layer in weighted(model["layers"]):
+        shape = (layer["outputs"], layer["inputs"])
+        want = {
+            "weights": ([shape], layer["weight_bits"]),
+            "bias": ([shape[:1], (model["tokens"], *shape[:1])], layer["bias_bits"]),
+        }
+        for part, (shapes, bits) in want.items():
+            name = f"{layer['name']}.{part}"
+            array = arrays.get(name)
+            if array is None or array.shape not in shapes:
+                raise ValueError(f"model.npz: want {name} of shape {shapes[-1]}, "
+                                 f"got {'none' if array is None else array.shape}")  # fmt: skip
+            if array.min() < -(1 << (bits - 1)) or array.max() >= 1 << (bits - 1):
+                raise ValueError(f"model.npz: want {name} of {bits} bits, "
+                                 f"got {array.min()}..{array.max()}")  # fmt: skip
+    return model, arrays
+
+
+def weighted(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers that have weights, those of experts among them."""
+    found = []
+    for layer in layers:
+        if layer["kind"] in ("linear", "moe"):
+            found.append(layer)
+        for expert in layer.get("experts", ()):
+            found.extend(weighted(expert))
+    return found
+
+
+def transformer(
+    parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: State | None = None
+) -> tuple[Values, State]:
+    """Run a batch of images, one after another.
+
+    Parameters
+    ----------
+    parameters : mapping
+        The model.
+    arrays : mapping
+        Its weights and biases, and ``image`` [B, height, width] int.
+    state : dict, optional
+        The registers of each `attention`, by the layer's name; those after reset if left out.
+
+    Returns
+    -------
+    result : dict
+        What comes out of each layer, by its name: [T, B, N, C] int; the last is [B, C]. Layers of
+        experts are not among them.
+    state : dict
+        The registers behind the last image.
+    """
+    tokens = patches(parameters, arrays["image"])
+    values = {"input": np.broadcast_to(tokens, (parameters["timesteps"], *tokens.shape))}
+    state = dict(state or {})
+    _run(parameters["layers"], arrays, values, state)
+    del values["input"]
+    return values, state
+
+
+def patches(parameters: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """Return the tokens [B, N, I] of images: their patches and what is in these, row by row."""
+    height, width = parameters["input"]["patch"]
+    rows, columns = (side // p for side, p in zip(images.shape[1:], (height, width), strict=True))
+    cut = np.asarray(images, np.int64).reshape(-1, rows, height, columns, width)
+    return cut.swapaxes(2, 3).reshape(len(images), rows * columns, height * width)
+
+
+def _run(
+    layers: Sequence[Mapping[str, Any]],
+    arrays: Mapping[str, np.ndarray],
+    values: Values,
+    state: State,
+) -> None:
+    for layer in layers:
+        name, kind = layer["name"], layer["kind"]
+        if kind in ("sdsa", "attention"):
+            q, k, v = (values[layer[operand]] for operand in "qkv")
+            if kind == "sdsa":
+                values[name] = _sdsa(layer, q, k, v)
+            else:
+                values[name], state[name] = _attention(layer, q, k, v, state.get(name))
+        elif kind == "add":
+            values[name] = sum((values[one] for one in layer["inputs"][1:]),
+                               start=values[layer["inputs"][0]])  # fmt: skip
+        else:
+            x = values[layer["input"]]
+            if kind == "moe":
+                values[name] = _moe(layer, arrays, x, state)
+            elif kind == "linear":
+                values[name] = _linear(layer, arrays, x)
+            elif kind == "lif":
+                spikes = _lif(layer, x.reshape(len(x), -1))
+                values[name] = spikes.reshape(x.shape).astype(np.int64)
+            elif kind == "readout":
+                values[name] = x.sum(axis=(0, 2))
+            else:
+                raise ValueError(f"{name}: no kind of layer {kind!r}")
+
+
+def _linear(layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray) -> Any:
+    # In float64 for speed: numpy multiplies matrices of integers one by one. Sums stay below
+    # 2^53, so they are exact in any order.
+    weights, bias = (
+        np.asarray(arrays[f"{layer['name']}.{part}"], np.float64) for part in ("weights", "bias")
+    )
+    return (x.astype(np.float64) @ weights.T + bias).astype(np.int64) << layer["shift"]
+
+
+def _lif(layer: Mapping[str, Any], current: np.ndarray) -> np.ndarray:
+    neurons = {**layer, "reset_delay": False, "bias": 0}
+    # One for each neuron: `lif` is slow in repeating a few of them over many neurons.
+    settings = {name: np.full(current.shape[1], neurons[name]) for name in ("threshold", "bias")}
+    return lif(neurons, {"current": current, **settings})[0]["spikes"]
+
+
+def _sdsa(layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    steps, batch, tokens, channels = q.shape
+    # Images are to each other as heads are.
+    arrays = {
+        name: x.swapaxes(1, 2).reshape(steps, tokens, batch * channels)
+        for name, x in (("q", q), ("k", k), ("v", v))
+    }
+    parameters = {**layer, "heads": batch * layer["heads"], "pool": False}
+    out = sdsa(parameters, arrays)[0]["out"].astype(np.int64)
+    return out.reshape(steps, tokens, batch, channels).swapaxes(1, 2)
+
+
+def _attention(
+    layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, v: np.ndarray, state: Any
+) -> tuple[np.ndarray, Any]:
+    steps, batch, tokens, channels = q.shape
+    arrays = {
+        name: x.swapaxes(0, 1).reshape(batch * steps, tokens, channels)
+        for name, x in (("q", q), ("k", k), ("v", v))
+    }
+    # Nothing but the draws runs over time steps, so images whose draws run on make one inference.
+    alone = layer["reseed"] or layer["rng"] == "sobol"
+    stretch = steps if alone else batch * steps
+    out = []
+    for begin in range(0, batch * steps, stretch):
+        own = {name: x[begin : begin + stretch] for name, x in arrays.items()}
+        result, state = attention(layer, own, state)
+        out.append(result["out"].astype(np.int64))
+    return np.concatenate(out).reshape(batch, steps, tokens, channels).swapaxes(0, 1), state
+
+
+def _moe(
+    layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray, state: State
+) -> np.ndarray:
+    steps, batch, tokens, _ = x.shape
+    weights, bias = (arrays[f"{layer['name']}.{part}"] for part in ("weights", "bias"))
+    mask, out = [], []
+    for b in range(batch):
+        own = {"tokens": x[:, b], "weights": weights, "bias": bias}
+        mask.append(moe(layer, own)[0]["mask"])
+    given = np.stack(mask, axis=1)  # [T, B, N, E]
+    for e, expert in enumerate(layer["experts"]):
+        # The time steps in which a token comes, first; what is behind them is not looked at.
+        order = np.argsort(given[..., e] == 0, axis=0, kind="stable")[..., np.newaxis]
+        values = {"input": np.take_along_axis(x, order, axis=0)}
+        _run(expert, arrays, values, state)
+        bits = np.zeros((steps, batch, tokens, expert[-1]["channels"]), np.int64)
+        np.put_along_axis(bits, order, values[expert[-1]["name"]], axis=0)
+        out.append(bits)
+    answers = np.stack(out, axis=3)  # [T, B, N, E, D]
+    merged = [
+        moe(layer, {"tokens": x[:, b], "weights": weights, "bias": bias,
+                    "expert_out": answers[:, b]})[0]["merged"]
+        for b in range(batch)
+    ]  # fmt: skip
+    return np.stack(merged, axis=1) << layer["shift"]
