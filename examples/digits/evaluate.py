@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from examples.digits import data
+from examples.digits.quantise import BITS, load, quantise
 from sim.golden.transformer import State, read, transformer
 
 HERE = Path(__file__).parent
@@ -25,7 +26,9 @@ TRAINED = HERE / "trained"
 RESULTS = HERE / "results.json"
 README = HERE / "README.md"
 
-CHUNK = 256  # images at a time
+CHUNK = 32  # images at a time: their currents fit a cache
+NARROWED = "sdsa1"
+"""The model that is evaluated with fewer bits of weight as well."""
 NORMAL = 1.959964
 """Point of the normal distribution for an interval of 95 %."""
 
@@ -37,6 +40,8 @@ TITLES = {
     "ssa_count": "SSA, `encoder=count`",
     "ssa_sample": "SSA, `encoder=sample`",
     "moe": "SDSA-1 and experts",
+    "ssa10_count": "SSA, `encoder=count`",
+    "ssa10_sample": "SSA, `encoder=sample`",
 }
 
 
@@ -106,6 +111,20 @@ def evaluate(folder: Path, sets: Mapping[str, data.Images]) -> dict[str, dict[st
     }  # fmt: skip
 
 
+def narrower(sets: Mapping[str, data.Images]) -> dict[str, dict[str, int]] | None:
+    """Return what `NARROWED` gets right by bits of weight; None if it was not trained here."""
+    folder = TRAINED / NARROWED
+    if not (folder / "float.npz").exists():
+        return None
+    trained = load(folder)
+    return {
+        str(bits): {
+            part: correct(*quantise(*trained, bits), sets[part]) for part in ("test", "test_large")
+        }
+        for bits in BITS
+    }
+
+
 def percent(right: int, of: int) -> str:
     """Return an accuracy in percent with its interval."""
     low, high = wilson(right, of)
@@ -121,7 +140,7 @@ def table(results: Mapping[str, Any]) -> str:
         ["---"] * 8,
     ]  # fmt: skip
     for name, own in results["models"].items():
-        row = [TITLES.get(name, name), str(own["timesteps"]), f"{own['parameters']:,}"]
+        row = [TITLES[name], str(own["timesteps"]), f"{own['parameters']:,}"]
         for part in ("test", "test_large"):
             for form in ("float", "integer"):
                 row.append(percent(own[form][part], of[part]) if form in own else "–")
@@ -131,43 +150,61 @@ def table(results: Mapping[str, Any]) -> str:
         else:
             row.append("–")
         rows.append(row)
+    narrow = [
+        ["bits of weight, SDSA-1", "originals", "large set"],
+        ["---"] * 3,
+        *(
+            [bits, *(percent(own[part], of[part]) for part in ("test", "test_large"))]
+            for bits, own in results["narrower"].items()
+        ),
+    ]
     note = (
         f"Percent right, with the 95 % interval of Wilson. Originals: {of['test']} images; large "
         f"set: {of['test_large']:,} augmentations of them. Integer: weights of 8 bits. "
         + ", ".join(f"{tool} {number}" for tool, number in results["versions"].items())
         + "."
     )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
+    return "\n\n".join(
+        ["\n".join("| " + " | ".join(row) + " |" for row in part) for part in (rows, narrow)]
+        + [note]
+    )
 
 
 def filled(page: str, text: str) -> str:
     """Return a page with what is between its marks replaced."""
-    begin, end = "<!-- table:begin -->\n", "\n<!-- table:end -->"
+    begin, end = "<!-- table:begin -->", "<!-- table:end -->"
     head, rest = page.split(begin)
-    return head + begin + text + end + rest.split(end)[1]
+    return f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> int:
     """Evaluate, and write or check."""
     parser = argparse.ArgumentParser(description="Evaluate the integer models.")
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    parser.add_argument("--model", action="append", help="a folder of trained/; the others stay")
     args = parser.parse_args()
+    folders = sorted(folder.name for folder in TRAINED.iterdir())
+    if unknown := set(args.model or ()) - set(folders):
+        parser.error(f"--model: want one of {', '.join(folders)}, got {min(unknown)}")
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     sets = data.sets()
     models: dict[str, Any] = {}
-    for folder in TRAINED.iterdir():
-        models |= evaluate(folder, sets)
-    order = list(TITLES)
-    results: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
-        "of": {name: len(images) for name, images in sets.items()},
-        "models": dict(sorted(models.items(), key=lambda item: order.index(item[0]))),
-    }
+    for name in args.model or folders:
+        models |= evaluate(TRAINED / name, sets)
     if args.check:
-        recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
-        different = [n for n, own in results["models"].items() if own != recorded["models"].get(n)]
+        different = [n for n, own in models.items() if own != recorded["models"].get(n)]
         for name in different:
             print(f"{name}: other results than in {RESULTS.name}", file=sys.stderr)
         return 1 if different else 0
+    models = recorded.get("models", {}) | models
+    results: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
+        "of": {name: len(images) for name, images in sets.items()},
+        "models": {name: models[name] for name in TITLES if name in models},
+        "narrower": recorded.get("narrower", {}),
+    }
+    if NARROWED in (args.model or folders):
+        results["narrower"] = narrower(sets) or results["narrower"]
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     page = README.read_text(encoding="utf-8")
     README.write_text(filled(page, table(results)), encoding="utf-8")

@@ -3,7 +3,8 @@
 Batch normalisation goes into weights and biases. Each matrix has a scale of its own, the greatest
 power of two at which its weights fit; thresholds and biases are brought to the same scale. What is
 added to the residual is shifted left to the finest of the scales among its addends, which is that
-of the residual in all blocks: nothing is lost there, and neurons take it with one threshold.
+of the residual in all blocks: nothing is lost there, and neurons take it with one threshold. Where
+the residual could leave its 16 bits that scale is made coarser, which rounds some weights more.
 """
 
 import argparse
@@ -22,13 +23,18 @@ from sim.golden.transformer import FORMAT, SCHEMA
 EPSILON = 1e-5
 """What PyTorch's batch normalisation adds to the variance."""
 
+BITS = range(4, 9)
 BIAS_BITS = 16
+RESIDUAL_BITS = 16
 BRIGHTEST = 16  # the pixel that the network was trained to see as 1
 TAU = 2
 V_THRESHOLD = 1.0
 ATTENTION_V_THRESHOLD = 0.5
 PRODUCT_SCALE = 0.125
 ATTENTION_SEED = 1
+
+ADDENDS = (".attention.out.linear.weight", ".mlp.second.linear.weight")
+"""How the names of the matrices end that are added to the residual."""
 
 Floats = Mapping[str, np.ndarray]
 
@@ -89,14 +95,15 @@ class Builder:
         The trained parameters.
     bits : int
         Of the weights.
+    finest : int
+        The exponent of the residual; no matrix that is added to it has a greater one.
     """
 
-    def __init__(self, state: Floats, bits: int) -> None:
-        self.state, self.bits = state, bits
+    def __init__(self, state: Floats, bits: int, finest: int) -> None:
+        self.state, self.bits, self.finest = state, bits, finest
         self.layers: list[dict[str, Any]] = []
         self.arrays: dict[str, np.ndarray] = {}
-        self.residual = ""
-        self.residual_exponent = 0
+        self.residual: dict[str, Any] = {}
 
     def linear(
         self,
@@ -105,11 +112,13 @@ class Builder:
         weights: np.ndarray,
         bias: np.ndarray,
         bounds: tuple[int, int] = (0, 1),
-        finest: int | None = None,
+        residual: bool = False,
     ) -> dict[str, Any]:
-        """Return a linear layer, its arrays taken in; `finest` is the exponent to shift to."""
+        """Return a linear layer, its arrays taken in; for the `residual` it is shifted."""
         e = exponent(weights, self.bits)
-        shift = 0 if finest is None else finest - e
+        if residual:
+            e = min(e, self.finest)
+        shift = self.finest - e if residual else 0
         whole, offset = rounded(weights, e), rounded(bias, e)
         down, up = whole.clip(max=0).sum(axis=1), whole.clip(min=0).sum(axis=1)
         low = down * bounds[1] + up * bounds[0]
@@ -136,26 +145,24 @@ class Builder:
         return own | neuron(source["exponent"])
 
     def add(self, layer: dict[str, Any]) -> None:
-        """Add what comes out of a layer to the residual."""
+        """Add what comes out of a layer to the residual; the first one is the residual."""
         self.layers.append(layer)
-        name = f"{layer['name']}.residual"
-        before = next(own for own in self.layers if own["name"] == self.residual)
-        self.layers.append(
-            {
-                "name": name,
-                "kind": "add",
-                "inputs": [self.residual, layer["name"]],
-                "exponent": self.residual_exponent,
-                "low": before["low"] + layer["low"],
-                "high": before["high"] + layer["high"],
-            }
-        )
-        self.residual = name
+        if not self.residual:
+            self.residual = layer
+            return
+        self.residual = {
+            "name": f"{layer['name']}.residual",
+            "kind": "add",
+            "inputs": [self.residual["name"], layer["name"]],
+            "exponent": self.finest,
+            "low": self.residual["low"] + layer["low"],
+            "high": self.residual["high"] + layer["high"],
+        }
+        self.layers.append(self.residual)
 
-    def residual_spikes(self, name: str, channels: int) -> str:
+    def spikes(self, name: str, channels: int) -> str:
         """Put neurons behind the residual and return their name."""
-        source = {"name": self.residual, "exponent": self.residual_exponent}
-        self.layers.append(self.lif(name, source, channels))
+        self.layers.append(self.lif(name, self.residual, channels))
         return name
 
 
@@ -178,60 +185,63 @@ def quantise(state: Floats, record: Mapping[str, Any], bits: int = 8) -> tuple[d
     arrays : dict
         What ``model.npz`` holds.
     """
-    kind, sizes = record["model"], record["sizes"]
-    channels = sizes["channels"]
-    b = Builder(state, bits)
-
-    into = [
-        name
-        for i in range(sizes["blocks"])
-        for name in (f"blocks.{i}.attention.out", f"blocks.{i}.mlp.second")
-        if f"{name}.bn.bias" in state
-    ]
-    weights, bias = folded(state, "embed")
-    weights = weights / BRIGHTEST
-    finest = max(exponent(w, bits) for w in (weights, *(folded(state, name)[0] for name in into)))
-    position = state["position"].astype(np.float64)
-    b.layers.append(b.linear("embed", "input", weights, bias + position, (0, BRIGHTEST), finest))
-    b.residual, b.residual_exponent = "embed", finest
-
-    for i in range(sizes["blocks"]):
-        name = f"blocks.{i}"
-        if f"{name}.attention.qkv.bn.bias" in state:
-            _attention(b, kind, sizes, f"{name}.attention")
-        spikes = b.residual_spikes(f"{name}.spikes", channels)
-        if kind == "moe":
-            b.add(_experts(b, sizes, f"{name}.mlp", spikes))
-        else:
-            first = b.linear(f"{name}.mlp.first", spikes, *folded(state, f"{name}.mlp.first"))
-            hidden = b.lif(f"{name}.mlp.spikes", first, sizes["hidden"])
-            second = folded(state, f"{name}.mlp.second")
-            b.layers += [first, hidden]
-            b.add(b.linear(f"{name}.mlp.second", hidden["name"], *second, finest=finest))
-
-    spikes = b.residual_spikes("spikes", channels)
-    head = (state["head.weight"].astype(np.float64), state["head.bias"].astype(np.float64))
-    b.layers.append(b.linear("head", spikes, *head))
-    b.layers.append({"name": "logits", "kind": "readout", "input": "head"})
+    names = [name.removesuffix(".linear.weight") for name in state if name.endswith(ADDENDS)]
+    finest = max(
+        exponent(folded(state, "embed")[0] / BRIGHTEST, bits),
+        *(exponent(folded(state, name)[0], bits) for name in names),
+    )
+    limit = 1 << (RESIDUAL_BITS - 1)
+    while True:
+        b = Builder(state, bits, finest)
+        _network(b, record["model"], record["sizes"])
+        # The last sum has the widest bounds.
+        if -limit <= b.residual["low"] and b.residual["high"] < limit:
+            break
+        finest -= 1
+    sizes = record["sizes"]
     model = {
         "format": FORMAT,
         "schema": SCHEMA,
-        "name": kind,
+        "name": record["model"],
         "timesteps": sizes["timesteps"],
         "tokens": sizes["tokens"],
-        "channels": channels,
+        "channels": sizes["channels"],
         "heads": sizes["heads"],
-        "head_dim": channels // sizes["heads"],
-        "classes": len(head[1]),
+        "head_dim": sizes["channels"] // sizes["heads"],
+        "classes": len(state["head.bias"]),
         "input": {"image": [8, 8], "patch": [2, 2], "low": 0, "high": BRIGHTEST},
         "layers": b.layers,
     }
     return model, b.arrays
 
 
+def _network(b: Builder, kind: str, sizes: Mapping[str, int]) -> None:
+    channels = sizes["channels"]
+    weights, bias = folded(b.state, "embed")
+    bias = bias + b.state["position"].astype(np.float64)
+    b.add(b.linear("embed", "input", weights / BRIGHTEST, bias, (0, BRIGHTEST), residual=True))
+    for i in range(sizes["blocks"]):
+        name = f"blocks.{i}"
+        if f"{name}.attention.qkv.bn.bias" in b.state:
+            _attention(b, kind, sizes, f"{name}.attention")
+        spikes = b.spikes(f"{name}.spikes", channels)
+        if kind == "moe":
+            b.add(_experts(b, sizes, f"{name}.mlp", spikes))
+        else:
+            first = b.linear(f"{name}.mlp.first", spikes, *folded(b.state, f"{name}.mlp.first"))
+            hidden = b.lif(f"{name}.mlp.spikes", first, sizes["hidden"])
+            second = folded(b.state, f"{name}.mlp.second")
+            b.layers += [first, hidden]
+            b.add(b.linear(f"{name}.mlp.second", hidden["name"], *second, residual=True))
+    spikes = b.spikes("spikes", channels)
+    head = (b.state["head.weight"].astype(np.float64), b.state["head.bias"].astype(np.float64))
+    b.layers.append(b.linear("head", spikes, *head))
+    b.layers.append({"name": "logits", "kind": "readout", "input": "head"})
+
+
 def _attention(b: Builder, kind: str, sizes: Mapping[str, int], name: str) -> None:
     channels, heads = sizes["channels"], sizes["heads"]
-    source = b.residual_spikes(f"{name}_spikes", channels)
+    source = b.spikes(f"{name}_spikes", channels)
     weights, bias = folded(b.state, f"{name}.qkv")
     operands = {}
     for i, operand in enumerate("qkv"):
@@ -252,7 +262,7 @@ def _attention(b: Builder, kind: str, sizes: Mapping[str, int], name: str) -> No
         unit |= {"kind": "sdsa", "variant": 1, "masked": "q"} | neuron(0, ATTENTION_V_THRESHOLD)
     b.layers.append(unit)
     out = folded(b.state, f"{name}.out")
-    b.add(b.linear(f"{name}.out", unit["name"], *out, finest=b.residual_exponent))
+    b.add(b.linear(f"{name}.out", unit["name"], *out, residual=True))
 
 
 def _experts(b: Builder, sizes: Mapping[str, int], name: str, source: str) -> dict[str, Any]:
@@ -272,8 +282,8 @@ def _experts(b: Builder, sizes: Mapping[str, int], name: str, source: str) -> di
         scores
         | {"kind": "moe", "routing": "mask", "overflow": "drop", "capacity": sizes["tokens"]}
         | neuron(scores["exponent"])
-        | {"score_exponent": scores["exponent"], "shift": b.residual_exponent,
-           "exponent": b.residual_exponent, "low": 0, "high": count << b.residual_exponent,
+        | {"score_exponent": scores["exponent"], "shift": b.finest,
+           "exponent": b.finest, "low": 0, "high": count << b.finest,
            "experts": experts}
     )  # fmt: skip
 
@@ -307,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make a trained network integer.")
     parser.add_argument("--float", type=Path, required=True, help="folder that training wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--bits", type=int, choices=range(4, 9), default=8, help="of weights")
+    parser.add_argument("--bits", type=int, choices=BITS, default=8, help="of weights")
     args = parser.parse_args()
     write(args.out, *quantise(*load(args.float), args.bits))
 

@@ -8,6 +8,8 @@ for one inference: `parameters` is the configuration as a mapping (the manifest'
 `arrays` and `result` are those of ``--stimulus`` and ``--result``, and `state` is whatever runs on
 over inferences (random sources), None after reset. The models never import ``hw``: a model that
 shares code with what it checks proves nothing.
+
+`transformer` is no unit: it runs whole networks, put together from the others.
 """
 
 import importlib

@@ -65,10 +65,10 @@ def test_the_parts_are_disjoint_and_have_every_class_alike():
 def test_the_large_sets_are_the_same_everywhere():
     assert {name: len(images) for name, images in SETS.items()} == RESULTS["of"]
     assert {name: digest(images.pixels)[:16] for name, images in SETS.items()} == {
-        "validation": "@",
-        "validation_large": "@",
-        "test": "@",
-        "test_large": "@",
+        "validation": "1d33c8940787c890",
+        "validation_large": "f732b6b0df8c5900",
+        "test": "a7c0a7695045d923",
+        "test_large": "6014adc7d858cc9b",
     }
 
 
@@ -80,7 +80,7 @@ def test_augmentation_moves_images_by_little():
     other = data.augment(images, np.random.default_rng(5))
     np.testing.assert_array_equal(moved, other)
     likeness = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, moved, strict=True)]
-    assert 0.4 < min(likeness)
+    assert min(likeness) > 0.4
     assert 0.8 < np.mean(likeness) < 0.99
 
 
@@ -142,10 +142,10 @@ def test_thresholds_are_on_the_scale_of_the_current():
 
 
 def test_bounds_of_a_linear_layer_are_reached():
-    b = Builder({}, 8)
     rng = np.random.default_rng(3)
     weights, bias = rng.normal(size=(5, 6)), rng.normal(size=(4, 5))
-    layer = b.linear("a", "input", weights, bias, (0, 16), exponent(weights, 8) + 2)
+    b = Builder({}, 8, exponent(weights, 8) + 2)
+    layer = b.linear("a", "input", weights, bias, (0, 16), residual=True)
     whole, offset = b.arrays["a.weights"].astype(int), b.arrays["a.bias"]
     inputs = np.array(np.meshgrid(*[[0, 16]] * 6)).reshape(6, -1).T
     out = ((inputs @ whole.T)[:, None] + offset) << 2
@@ -198,7 +198,7 @@ def test_linear_adds_its_bias_at_every_step_and_shifts():
 
 
 def test_an_expert_rests_where_it_gets_no_token():
-    """Each token's neurons go through the steps in which it is given, as if there were no others."""
+    """A token's neurons go through the steps in which it is given, and through no others."""
     rng = np.random.default_rng(4)
     steps, batch, tokens, inputs, experts, channels = 8, 3, 4, 5, 2, 6
     first, second = ([{"name": f"{e}.f", "kind": "linear", "input": "input", "shift": 0},
@@ -339,9 +339,6 @@ def test_a_network_whose_numbers_are_integers_spikes_as_in_pytorch(kind, tmp_pat
     state = {name[6:]: array for name, array in saved.items() if name.startswith("state.")}
     record = json.loads(str(saved["record"]))
     model, arrays = quantise(state, record)
-    expected = saved["logits"]
-    # Attention of PyTorch's draws can't be that of golden's: the network has only ones and zeros
-    # for chances.
     result, _ = transformer(model, {**arrays, "image": saved["images"]})
     scale = 2.0 ** model["layers"][-2]["exponent"] * model["timesteps"] * model["tokens"]
-    np.testing.assert_array_equal(result["logits"] / scale, expected)
+    np.testing.assert_array_equal(result["logits"] / scale, saved["logits"])
