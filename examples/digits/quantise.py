@@ -319,7 +319,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--bits", type=int, choices=BITS, default=8, help="of weights")
     args = parser.parse_args()
-    write(args.out, *quantise(*load(args.float), args.bits))
+    try:
+        state, record = load(args.float)
+    except OSError as error:
+        parser.error(f"--float: {error}")
+    if record["model"] == "ann":
+        parser.error("--float: want a network of spikes, got ann")
+    write(args.out, *quantise(state, record, args.bits))
 
 
 if __name__ == "__main__":

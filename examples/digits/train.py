@@ -1,7 +1,8 @@
 """Train a network: ``python -m examples.digits.train --model sdsa1 --out DIR``.
 
-Needs the environment of `make oracles`. Writes ``DIR/float.npz``, the trained parameters, and
-``DIR/float.json``, how they came about and how good they are.
+Needs the environment of `make oracles`. Writes ``DIR/float.npz``, the trained parameters,
+``DIR/float.json``, how they came about and how good they are, and the integer model, as
+`examples.digits.quantise` does.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import nn
 
 from examples.digits import data
 from examples.digits.models import KINDS, Network, Sizes
+from examples.digits.quantise import BITS, load, quantise, write
 
 BATCH = 64
 EVALUATED = 256  # images at a time
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bits", type=int, choices=BITS, default=8, help="of integer weights")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -131,6 +134,8 @@ def main() -> None:
     state = {name: array.numpy() for name, array in network.state_dict().items()}
     np.savez(args.out / "float.npz", **state)
     (args.out / "float.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if args.model != "ann":
+        write(args.out, *quantise(*load(args.out), args.bits))
     print(f"{seconds:.0f} s of CPU; correct: {record['correct']} of {record['of']}")
 
 

@@ -1,6 +1,7 @@
 """Run a network of exactly representable numbers in PyTorch, in float64.
 
-``exact_network.py KIND DIR``: writes ``DIR/exact.npz``: parameters, images, logits.
+``python -m tests.examples.exact_network KIND DIR`` writes parameters, images and logits to
+``DIR/exact.npz``.
 """
 
 import dataclasses

@@ -334,7 +334,7 @@ def test_a_model_that_is_not_one_is_refused(tmp_path, change, message):
 @pytest.mark.parametrize("kind", ["none", "sdsa1", "sdsa3", "ssa", "moe"])
 def test_a_network_whose_numbers_are_integers_spikes_as_in_pytorch(kind, tmp_path):
     """Where nothing is rounded, the integer model and the float network are the same function."""
-    command = [ROOT / ".venv-oracles/bin/python", ROOT / "tests/examples/exact_network.py",
+    command = [ROOT / ".venv-oracles/bin/python", "-m", "tests.examples.exact_network",
                kind, tmp_path]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
