@@ -17,15 +17,18 @@ themselves, the same in every time step. What comes out of a layer is [T, N, C] 
 =============  ===================================================================================
 ``linear``     ``(weights @ x + bias) << shift``, the bias in every time step. ``inputs`` and
                ``outputs`` are its channels; weights are signed numbers of ``weight_bits``, biases
-               of ``bias_bits``; the results lie in ``low..high`` whatever the inputs
+               of ``bias_bits``
 ``lif``        spikes of neurons, one for each token and channel, cleared before each image: ``tau,
-               decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`
-``sdsa``       ``q, k, v, variant, masked, heads``, and the neuron's as above, as in `sdsa`
-``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed``, as in `attention`
-``moe``        ``routing, overflow`` (and what these ask for) and the neuron's as in `moe`;
-               ``weights`` and ``bias`` are those of the scores. ``experts`` holds a list of layers
-               for each expert, whose ``input`` is the token: bits come out of the last one. The
-               sum over the experts is shifted left by ``shift``
+               decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`;
+               ``threshold`` is what U is compared with, U = 2h at tau 2
+``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
+``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`
+``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
+               the neuron's as in `moe`. ``inputs, outputs, weight_bits, bias_bits`` and the arrays
+               are those of the scores, which have ``score_exponent``. ``experts`` holds a list of
+               layers for each expert, whose ``input`` is the token; the last are neurons of as
+               many ``channels`` as the token has. The sum over the experts is shifted left by
+               ``shift``
 ``add``        the sum of its ``inputs``
 ``readout``    the sum over tokens and time steps, [C]: its greatest is the answer, ties to the
                lowest index. It is the last layer
@@ -34,8 +37,10 @@ themselves, the same in every time step. What comes out of a layer is [T, N, C] 
 An expert works in the time steps in which it is given a token. In the others its neurons for that
 token rest: nothing is added to their membranes and nothing leaks.
 
-``exponent`` says what an integer stands for, in a real network: ``integer * 2**-exponent``. It is
-there for people; nothing is computed from it. Both inputs of an ``add`` have the same one.
+Two entries of ``linear``, ``moe`` and ``add`` are there for those who build or read, and nothing is
+computed from them here: whatever the image, results lie in ``low..high``; and ``exponent`` says
+what an integer stands for in the real network, ``integer * 2**-exponent``. Both inputs of an
+``add`` have the same one.
 """
 
 import json
