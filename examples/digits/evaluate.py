@@ -201,6 +201,10 @@ def main() -> int:
     models = recorded.get("models", {}) | models
     results: dict[str, Any] = {
         "versions": {"python": platform.python_version(), "numpy": version("numpy")},
+        "seeds": {
+            "split": data.SPLIT_SEED,
+            **{f"{name}_large": seed for name, (seed, _) in data.LARGE.items()},
+        },
         "of": {name: len(images) for name, images in sets.items()},
         "models": {name: models[name] for name in TITLES if name in models},
         "narrower": recorded.get("narrower", {}),
