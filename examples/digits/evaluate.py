@@ -137,12 +137,12 @@ def table(results: Mapping[str, Any]) -> str:
     """Return the results as a table."""
     of = results["of"]
     rows = [
-        ["model", "T", "weights and biases", "originals: float", "integer",
+        ["model", "T", "epochs", "weights and biases", "originals: float", "integer",
          "large set: float", "integer", "integer less float"],
-        ["---"] * 8,
+        ["---"] * 9,
     ]  # fmt: skip
     for name, own in results["models"].items():
-        row = [TITLES[name], str(own["timesteps"]), f"{own['parameters']:,}"]
+        row = [TITLES[name], str(own["timesteps"]), str(own["epochs"]), f"{own['parameters']:,}"]
         for part in ("test", "test_large"):
             for form in ("float", "integer"):
                 row.append(percent(own[form][part], of[part]) if form in own else "–")
