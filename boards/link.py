@@ -144,7 +144,8 @@ class _Receive(wiring.Component):
             decoder.take.eq(self.take),
             crc.data.eq(byte),
             crc.valid.eq(come),
-            crc.start.eq(decoder.first),
+            # Not before: a whole packet may still wait.
+            crc.start.eq(decoder.first & come),
         ]
 
         # The header.
@@ -280,7 +281,7 @@ class _Send(wiring.Component):
         with m.If(write.en):
             m.d.sync += filled.eq(filled + 1)
         # An ack from an earlier packet, which came late, would be behind `acked`.
-        with m.If(self.acknowledge & ((self.ack - acked)[self._ring_bits + 1 :] == 0)):
+        with m.If(self.acknowledge & ((self.ack - acked)[self._ring_bits + 1 : 16] == 0)):
             m.d.sync += acked.eq(self.ack)
 
         # What is owed.

@@ -1,21 +1,19 @@
-// A board's whole top, simulated: bytes in on its serial line, bytes out. MODEL is the class that
-// Verilator has made of it, HEADER where it is declared.
+// A board's whole top, simulated: bytes in on its serial line, bytes out.
 
 #include <deque>
 #include <memory>
 
-#include HEADER
+#include "Vboard.h"
 #include "verilated.h"
 
 namespace {
 
 struct Board {
     VerilatedContext context;
-    MODEL top{&context};
+    Vboard top{&context};
     const unsigned divisor;
     std::deque<unsigned char> waiting;
     uint64_t clocks = 0;
-    uint64_t next_byte = 0;  // clock in which the line is free
     // The line to the board: bits that are left, lowest first, and the clock of the next one.
     unsigned out_bits = 0;
     uint64_t out_at = 0;

