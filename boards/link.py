@@ -161,9 +161,7 @@ class _Receive(wiring.Component):
             with m.Elif(index == 1):
                 m.d.sync += [sender.eq(byte), own.eq(byte == self.session)]
             with m.Elif((index >> 1) == 1):
-                m.d.sync += next_one.eq(
-                    next_one & (byte == self.expected.word_select(index[0], 8))
-                )
+                m.d.sync += next_one.eq(next_one & (byte == self.expected.word_select(index[0], 8)))
             with m.Elif((index >> 1) == 2):
                 m.d.sync += self.ack.eq(Cat(self.ack[8:], byte))
 

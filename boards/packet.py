@@ -106,10 +106,12 @@ class Packet:
         if struct.pack("<I", zlib.crc32(text)) != crc:
             raise BadPacket("wrong CRC")
         if not text[0] & 0x80:
-            return cls(*HEAD.unpack_from(text), payload=text[HEAD.size :])
+            kind, session, offset, ack = HEAD.unpack_from(text)
+            return cls(kind, session, offset, ack, 0, text[HEAD.size :])
         if len(text) < BOARD_HEAD.size:
             raise BadPacket(f"{len(text)} bytes are too few")
-        return cls(*BOARD_HEAD.unpack_from(text), payload=text[BOARD_HEAD.size :])
+        kind, session, offset, ack, taken = BOARD_HEAD.unpack_from(text)
+        return cls(kind, session, offset, ack, taken, text[BOARD_HEAD.size :])
 
 
 @dataclasses.dataclass(frozen=True)

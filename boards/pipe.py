@@ -120,7 +120,7 @@ class Pipe:
         self._asked_at = self._back_at = -1
         self._wait = self._first_wait
         self._moved = self._due = self._line.now
-        self._told: Packet | None = None
+        self._told: list[Packet] = []  # the last status
         self._strangers = 0
 
     def open(self) -> Status:
@@ -159,18 +159,18 @@ class Pipe:
         return self.status
 
     def _enquire(self) -> Packet | None:
-        """Return the packet of a status."""
-        self._told = None
+        """Return the packet of a status, or nothing."""
+        self._told.clear()
         wait = self._first_wait
         for _ in range(ENQUIRIES):
             self._put(Packet(OPEN, self._session), afresh=True)
             end = self._line.now + wait
-            while self._told is None and (left := end - self._line.now) > 0:
+            while not self._told and (left := end - self._line.now) > 0:
                 self._read(left)
             if self._told:
-                break
+                return self._told[-1]
             wait *= 2
-        return self._told
+        return None
 
     @property
     def waiting(self) -> int:
@@ -282,7 +282,7 @@ class Pipe:
                 self.status = Status.decode(packet.payload)
             except BadPacket:
                 return
-            self._told = packet
+            self._told.append(packet)
         else:
             self._take_payload(packet)
         self._take_ack(packet)

@@ -197,9 +197,7 @@ class VirtualBoard:
     model : Model
     """
 
-    def __init__(
-        self, emission: Emission, clock_hz: float = 12e6, baud: float = 1e6
-    ) -> None:
+    def __init__(self, emission: Emission, clock_hz: float = 12e6, baud: float = 1e6) -> None:
         divisor = round(clock_hz / baud)
         self.model = Model(build(board_files(emission, divisor)), divisor)
         self._stop = threading.Event()

@@ -43,6 +43,24 @@ def load(path: Path, config: Config) -> tuple[Arrays, bool]:
     except (ValueError, EOFError, zipfile.BadZipFile) as wrong:
         raise UserError(f"{path}: not an .npz file") from wrong
 
+    return check(found, config, f" in {path}")
+
+
+def check(found: Mapping[str, np.ndarray], config: Config, where: str = "") -> tuple[Arrays, bool]:
+    """Return a stimulus with a leading batch axis, and whether it had that axis.
+
+    Parameters
+    ----------
+    found : mapping of str to ndarray
+    config : Config
+    where : str
+        Behind "missing", where the arrays were looked for.
+
+    Raises
+    ------
+    UserError
+        An array is missing, unknown, or of wrong type, shape or range.
+    """
     stimulus = config.stimulus
     for name in found:
         if name not in stimulus:
@@ -50,7 +68,7 @@ def load(path: Path, config: Config) -> tuple[Arrays, bool]:
     for name, array in stimulus.items():
         if name not in found and not array.optional:
             axes = ", ".join(array.shape)
-            raise UserError(f"{name}: missing in {path}; want {name} [{axes}], {array.help}")
+            raise UserError(f"{name}: missing{where}; want {name} [{axes}], {array.help}")
     batches: dict[str, int | None] = {
         name: _check(name, values, stimulus[name], shape(config, stimulus[name]))
         for name, values in found.items()

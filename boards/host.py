@@ -1,0 +1,435 @@
+"""A host's side of a board: arrays in, arrays out, over a serial line."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import numpy as np
+import serial
+from rich.console import Console
+
+from boards.errands import Errands
+from boards.packet import Status, identity
+from boards.pipe import Line, Pipe
+from boards.records import Reader, Writer
+from gen.emit import check_name
+from gen.errors import CheckFailed, Command, UserError
+from gen.manifest import describe, digest
+from gen.options import config_class, resolve, top_options
+from gen.vectors import Word, marks, unpack, words
+from hw.stream import Stream
+from sim import arrays
+from sim.reference import Reference
+
+BAUD = 1_000_000
+"""Bits a second where no board says otherwise."""
+
+PATIENCE = 10.0
+"""Seconds without any progress after which a board is given up."""
+
+BACKLOG = 4096
+"""Bytes that wait to be sent: more are only made when there are fewer."""
+
+GLANCE = 0.005
+"""Seconds that a read of the port waits at most."""
+
+
+class SerialLine:
+    """A serial port of the machine.
+
+    Parameters
+    ----------
+    port : str
+        Its path, or what else pyserial takes for one.
+    baud : int
+
+    Raises
+    ------
+    UserError
+        It can't be opened.
+    """
+
+    def __init__(self, port: str, baud: int) -> None:
+        self._name = port
+        try:
+            self._port = serial.serial_for_url(
+                port, baudrate=baud, timeout=GLANCE, write_timeout=PATIENCE, exclusive=True
+            )
+        except (serial.SerialException, ValueError) as wrong:
+            raise UserError(f"--port: can't open {port}: {wrong}") from wrong
+        # An adapter that waits for more before it hands a byte on costs most of the throughput.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self._port.set_low_latency_mode(True)
+
+    def read(self, seconds: float) -> bytes:
+        """Return what has come; wait for the first byte, but no longer than a glance."""
+        try:
+            return bytes(self._port.read(1) + self._port.read(self._port.in_waiting))
+        except (serial.SerialException, OSError) as wrong:
+            raise CheckFailed(f"{self._name} is gone: {wrong}") from wrong
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        try:
+            self._port.write(data)
+        except (serial.SerialException, OSError) as wrong:
+            raise CheckFailed(f"{self._name} is gone: {wrong}") from wrong
+
+    @property
+    def now(self) -> float:
+        """Seconds of the machine's clock."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run took.
+
+    Attributes
+    ----------
+    inferences : int
+    beats_in, beats_out : int
+        Beats on all streams of the top.
+    seconds : float
+        From the first byte to the last.
+    bytes_sent, bytes_received : int
+        On the wire.
+    wire_seconds : float
+        That the busier direction of the wire takes for them.
+    resent, unusable : int
+        Packets sent again, and packets that came damaged or too early.
+    """
+
+    inferences: int
+    beats_in: int
+    beats_out: int
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
+    wire_seconds: float
+    resent: int
+    unusable: int
+
+
+class Board:
+    """A top on a board, in a ``with`` statement: a session, from reset on.
+
+    What goes on over inferences (random sources, thresholds that were loaded) goes on over the
+    runs of a session.
+
+    Parameters
+    ----------
+    board : str, optional
+        Name of the board: its preset is taken where none is given.
+    port : str or Line
+        The serial port.
+    top : str
+        Key of ``hw.tops.TOPS``.
+    preset : str, optional
+    settings : mapping or iterable of str
+        Parameters by name, or ``name=value``.
+    name : str, optional
+        Of the module, if it was not emitted under the top's.
+    baud : int
+        Bits a second on the line.
+    check : bool
+        Hold every run against golden.
+
+    Attributes
+    ----------
+    config : Config
+    report : Report
+        Of the last run.
+
+    Raises
+    ------
+    UserError
+        There is no such port, no board, or another bitstream on it.
+    """
+
+    def __init__(
+        self,
+        board: str | None,
+        port: str | Line,
+        top: str,
+        preset: str | None = None,
+        settings: Mapping[str, object] | Iterable[str] = (),
+        *,
+        name: str | None = None,
+        baud: int = BAUD,
+        check: bool = False,
+    ) -> None:
+        if isinstance(settings, Mapping):
+            settings = [
+                f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+                for key, value in settings.items()
+            ]
+        if preset is None and board in config_class(top).PRESETS:
+            preset = board
+        self.config = resolve(top, preset, list(settings))
+        self._hash = digest(describe(top, self.config, check_name(name or top), "v"))
+        self._top = top
+        self._port = port
+        self._baud = baud
+        self._golden = Reference(top, self.config) if check else None
+        self._streams = {s.name: s for s in self.config.streams}
+        self._results = {array.stream for array in self.config.result.values()}
+        self._writer = Writer(self.config)
+        self._loaded: dict[str, np.ndarray] = {}
+        self._faults = 0
+
+    def __enter__(self) -> Self:
+        line = SerialLine(self._port, self._baud) if isinstance(self._port, str) else self._port
+        with contextlib.ExitStack() as stack:
+            if isinstance(line, SerialLine):
+                stack.callback(line.close)
+            self._pipe = Pipe(line, self._baud, PATIENCE)
+            self._check_identity(self._pipe.open())
+            self._open = stack.pop_all()
+        self._reader = Reader(self.config)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._open.close()
+
+    def _check_identity(self, status: Status) -> None:
+        if status.hash != identity(self._hash):
+            raise UserError(
+                f"another bitstream is on the board: want {self._top} with manifest "
+                f"{identity(self._hash).hex()}, got {status.hash.hex()}"
+            )
+
+    def run(self, **stimulus: np.ndarray) -> dict[str, np.ndarray]:
+        """Send arrays through the top and return the arrays that come out.
+
+        Parameters
+        ----------
+        **stimulus : ndarray
+            The arrays of ``--stimulus``, all with or all without a leading batch axis. Settings
+            are loaded where they are not yet; one that is left out is that of the parameters.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays of ``--result`` but `cycles`: a board does not count them.
+
+        Raises
+        ------
+        UserError
+            Wrong arrays.
+        CheckFailed
+            The board is silent, its unit has counted a broken frame, marks are not where they
+            must be, or with `check` something is not golden's.
+        """
+        batch, batched = arrays.check(stimulus, self.config)
+        run = _Run(self._writer, self._streams, self._results, batch)
+        before = dataclasses.replace(self._pipe.traffic)
+        start = time.monotonic()
+        for settings, inferences in self._spans(batch, run.length):
+            for name, array in settings.items():
+                beats = words(self._streams[name], array)
+                run.beats_in += len(beats)
+                self._pipe.send(self._writer.frames(name, beats))
+            self._stream(run, inferences)
+        status = self._pipe.ask()
+        if status.faults != self._faults:
+            self._faults = status.faults
+            raise CheckFailed(f"{self._top} has counted a broken frame")
+        traffic = self._pipe.traffic
+        sent, received = traffic.sent - before.sent, traffic.received - before.received
+        self.report = Report(
+            run.length, run.beats_in, run.beats_out, time.monotonic() - start, sent, received,
+            10 * max(sent, received) / self._baud,
+            traffic.resent - before.resent, traffic.unusable - before.unusable,
+        )  # fmt: skip
+        results = self._arrays(run)
+        if self._golden:
+            self._hold(batch, results)
+        return results if batched else {name: array[0] for name, array in results.items()}
+
+    def _spans(
+        self, batch: arrays.Arrays, length: int
+    ) -> Iterator[tuple[dict[str, np.ndarray], range]]:
+        """Yield what is to be loaded, by stream, and the inferences that go with it."""
+        begin = 0
+        load: dict[str, np.ndarray] = {}
+        for b in range(length):
+            wanted = self._settings(batch, b)
+            if any(
+                name not in self._loaded or (self._loaded[name] != array).any()
+                for name, array in wanted.items()
+            ):
+                if b > begin:
+                    yield load, range(begin, b)
+                begin, load = b, wanted
+                self._loaded = wanted
+        yield load, range(begin, length)
+
+    def _settings(self, batch: arrays.Arrays, b: int) -> dict[str, np.ndarray]:
+        """Return the settings of an inference, by stream."""
+        found = {}
+        for name, array in self.config.stimulus.items():
+            stream = self._streams.get(array.stream)
+            if stream and stream.auxiliary:
+                # One from an earlier session outlives the reset.
+                size = arrays.shape(self.config, array)
+                found[stream.name] = (
+                    batch[name][b]
+                    if name in batch
+                    else np.full(size, getattr(self.config, name), np.int64)
+                )
+        return found
+
+    def _stream(self, run: "_Run", inferences: range) -> None:
+        """Send inferences and take what comes out, until all of it is there."""
+        errands = Errands(self.config, run.batch, inferences) if self.config.asks else None
+        records = run.records(inferences)
+        upcoming = next(records, None)
+        wanted = {
+            name: len(inferences) * self._streams[name].steps * self._streams[name].beats
+            for name in self._results
+        }
+        have = {name: len(run.came[name]) for name in wanted}
+        while any(len(run.came[name]) - have[name] < wanted[name] for name in wanted):
+            while upcoming and self._pipe.waiting < BACKLOG and (not errands or errands.room):
+                beats, record = upcoming
+                run.beats_in += beats
+                self._pipe.send(record)
+                if errands:
+                    errands.sent += 1
+                upcoming = next(records, None)
+            self._pipe.step()
+            for stream, word in self._reader.read(self._pipe.receive()):
+                run.beats_out += 1
+                run.came.setdefault(stream.name, []).append(word)
+                if errands and (answer := errands.take(stream, word)):
+                    run.beats_in += len(answer[1])
+                    self._pipe.send(self._writer.frames(*answer))
+
+    def _arrays(self, run: "_Run") -> dict[str, np.ndarray]:
+        """Return the results, or raise `CheckFailed` where the marks are not what they must be."""
+        results = {}
+        for name, array in self.config.result.items():
+            stream = self._streams[array.stream]
+            if self.config.asks and not stream.auxiliary and "expert_out" not in run.batch:
+                continue  # sums of nothing
+            came = run.came[stream.name]
+            frame = marks(stream) * run.length
+            for i, ((_, *got), want) in enumerate(zip(came, frame, strict=True)):
+                if tuple(got) != want:
+                    raise CheckFailed(
+                        f"{stream.name}: beat {i}: want tlast, tuser {want}, got {tuple(got)}"
+                    )
+            size = (run.length, *arrays.shape(self.config, array))
+            dtype = np.uint8 if (array.low, array.high) == (0, 1) else np.int64
+            values = unpack(stream, [data for data, _, _ in came])
+            results[name] = values.astype(dtype).reshape(size)
+        return results
+
+    def _hold(self, batch: arrays.Arrays, results: arrays.Arrays) -> None:
+        """Raise `CheckFailed` where results are not golden's."""
+        assert self._golden
+        length = len(next(iter(batch.values())))
+        golden = [
+            self._golden.run({n: values[b] for n, values in batch.items()}) for b in range(length)
+        ]
+        want = {name: np.array([one[name] for one in golden]) for name in results}
+        if wrong := arrays.mismatch(want, results):
+            raise CheckFailed(wrong)
+
+
+class _Run:
+    """A batch on its way.
+
+    Attributes
+    ----------
+    length : int
+        Inferences.
+    came : dict of str to list of Word
+        Beats, by stream.
+    beats_in, beats_out : int
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        streams: Mapping[str, Stream],
+        results: Iterable[str],
+        batch: arrays.Arrays,
+    ) -> None:
+        self.batch = batch
+        self.length = len(next(iter(batch.values())))
+        self.came: dict[str, list[Word]] = {name: [] for name in results}
+        self.beats_in = self.beats_out = 0
+        self._writer = writer
+        self._main = [s for s in streams.values() if s.direction == "in" and not s.auxiliary]
+
+    def records(self, inferences: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield records of the main inputs, and how many beats they have."""
+        for b in inferences:
+            beats = {s.name: words(s, self.batch[s.name][b]) for s in self._main}
+            yield from self._writer.inference(beats)
+
+
+def send(board: Board, stimulus: Path, result: Path | None) -> Report:
+    """Send the arrays of a file; write what comes out to another one."""
+    batch, batched = arrays.load(stimulus, board.config)
+    with board:
+        results = board.run(**batch)
+    if result:
+        arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
+    return board.report
+
+
+@click.command(cls=Command)
+@click.option("--port", metavar="PATH", required=True, help="The board's serial port.")
+@click.option(
+    "--board", metavar="BOARD", help="Its name: the preset of that name, if there is one."
+)
+@click.option("--baud", default=BAUD, show_default=True, type=click.IntRange(1), help="Bits/s.")
+@top_options
+@click.option("--stimulus", type=click.Path(path_type=Path), required=True, help="Arrays (.npz).")
+@click.option("--result", type=click.Path(path_type=Path), help="Where the results go (.npz).")
+@click.option("--check", is_flag=True, help="Hold what comes out against golden.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
+def main(
+    port: str, board: str | None, baud: int, top: str | None, preset: str | None,
+    settings: tuple[str, ...], stimulus: Path, result: Path | None, check: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Send arrays through a top on a board; its bitstream must be of the very same parameters."""
+    config_class(top)  # refuses a missing one
+    assert top
+    target = Board(board, port, top, preset, settings, baud=baud, check=check)
+    with Console(stderr=True).status(f"{port}: {top}"):
+        report = send(target, stimulus, result)
+    facts: dict[str, Any] = {
+        **dataclasses.asdict(report),
+        "checked": check,
+        "result": str(result) if result else None,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    beats = (report.beats_in + report.beats_out) / report.seconds
+    click.echo(
+        f"{port}: {report.inferences} inferences{' as golden has them' * check} in "
+        f"{report.seconds:.3g} s, {report.inferences / report.seconds:.4g}/s, {beats:.4g} beats/s; "
+        f"on the wire {report.wire_seconds:.3g} s, {report.resent} packets sent again"
+    )
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m boards.host")
