@@ -118,7 +118,10 @@ class Pipe:
         self._again = False  # the board is to send again
         # What was done about a gap is done once: all that is behind it tells of it as well.
         self._asked_at = self._back_at = -1
+        # A board may answer late: what it takes is measured, on packets that were sent once.
         self._wait = self._first_wait
+        self._timed: tuple[int, float] | None = None  # the byte behind one, and when it was sent
+        self._usual = 0.0
         self._moved = self._due = self._line.now
         self._told: list[Packet] = []  # the last status
         self._strangers = 0
@@ -164,10 +167,12 @@ class Pipe:
         wait = self._first_wait
         for _ in range(ENQUIRIES):
             self._put(Packet(OPEN, self._session), afresh=True)
-            end = self._line.now + wait
+            start = self._line.now
+            end = start + wait
             while not self._told and (left := end - self._line.now) > 0:
                 self._read(left)
             if self._told:
+                self._answered(self._line.now - start)
                 return self._told[-1]
             wait *= 2
         return None
@@ -205,7 +210,7 @@ class Pipe:
         if now >= self._due:
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._due = now + self._wait
-            self._next = self._acked
+            self._go_back()
             self._again = True
             self._asked_at = self._back_at = -1
             self._data(afresh=True)
@@ -239,6 +244,8 @@ class Pipe:
         if self._next == self._acked and payload:
             self._due = self._line.now + self._wait
         self._next += len(payload)
+        if self._next > self._top and not self._timed:
+            self._timed = (self._next, self._line.now)
         self._top = max(self._top, self._next)
         self._owes = self._again = False
 
@@ -310,6 +317,8 @@ class Pipe:
             del self._unacked[:news]
             self._acked += news
             self._next = max(self._next, self._acked)
+            if self._timed and self._timed[0] <= self._acked:
+                self._answered(self._line.now - self._timed[1])
             self._progress()
         if self.status:
             taken = self._acked - (packet.ack - packet.taken) % OFFSETS
@@ -321,7 +330,19 @@ class Pipe:
             if self._next == self._acked:
                 self._owes = True  # it was an ack that the board has missed
             elif self._acked != self._back_at:
-                self._back_at = self._next = self._acked
+                self._back_at = self._acked
+                self._go_back()
+
+    def _go_back(self) -> None:
+        """Send again what has no ack."""
+        self._next = self._acked
+        self._timed = None
+
+    def _answered(self, took: float) -> None:
+        """Learn how long the board takes to answer."""
+        self._usual = max(took, (7 * self._usual + took) / 8)
+        self._wait = max(2 * self._usual, self._first_wait)
+        self._timed = None
 
     def _miss(self) -> None:
         """Have the board send again what is missing."""
@@ -331,6 +352,5 @@ class Pipe:
 
     def _progress(self) -> None:
         """Note that something has moved."""
-        self._wait = self._first_wait
         self._moved = self._line.now
         self._due = self._moved + self._wait

@@ -50,7 +50,7 @@ class Writer:
         records = []
         begin = 0
         for i, (_, last, _) in enumerate(beats, 1):
-            if last or i - begin == MOST_BEATS:
+            if last or i - begin == MOST_BEATS or i == len(beats):
                 records.append(self.record(name, beats[begin:i]))
                 begin = i
         return b"".join(records)

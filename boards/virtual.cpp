@@ -77,8 +77,8 @@ Board* board_make(unsigned divisor, unsigned seed) { return new Board(divisor, s
 
 void board_free(Board* board) { delete board; }
 
-// Runs for so many clocks, or until `room` bytes have come. Bytes that were not sent yet are kept.
-// Returns how many have come.
+// Runs for so many clocks, up to the end of a packet, or until `room` bytes have come. Bytes that
+// are not sent yet are kept. Returns how many have come.
 unsigned board_run(Board* board, const unsigned char* bytes, unsigned count, unsigned char* came,
                    unsigned room, uint64_t clocks) {
     board->waiting.insert(board->waiting.end(), bytes, bytes + count);
@@ -89,6 +89,7 @@ unsigned board_run(Board* board, const unsigned char* bytes, unsigned count, uns
         board->clocks++;
         const int byte = board->receive();
         if (byte >= 0) came[done++] = static_cast<unsigned char>(byte);
+        if (byte == 0) break;
     }
     return done;
 }

@@ -30,11 +30,11 @@ MAIN = Path(__file__).parent / "virtual.cpp"
 TOP = "board"
 """Module of a board: ``clk``, ``rst``, ``rx``, ``tx``, ``alive``, ``session``, ``fault``."""
 
-SLICE = 20_000
+SLICE = 2000
 """Clocks between two looks at the terminal."""
 
-REST = 50
-"""Slices without a byte after which the simulation slows down."""
+STILL = 10_000_000
+"""Clocks without a byte after which nobody seems to want anything."""
 
 
 def board_files(emission: Emission, divisor: int, ring_bits: int = RING_BITS) -> dict[str, str]:
@@ -141,18 +141,14 @@ class Model:
         if getattr(self, "_board", None):
             self._lib.board_free(self._board)
 
-    def run(self, data: bytes, clocks: int, most: int = 4096) -> bytes:
-        """Send bytes behind those that wait, and return those that come.
+    def run(self, data: bytes, clocks: int) -> bytes:
+        """Send bytes behind those that wait, run, and return the bytes that come.
 
-        Parameters
-        ----------
-        data : bytes
-        clocks : int
-            To run for.
-        most : int
-            Bytes after which it returns at once, up to 4096.
+        It runs for so many clocks, or up to the end of a packet.
         """
-        count = self._lib.board_run(self._board, data, len(data), self._came, most, clocks)
+        count = self._lib.board_run(
+            self._board, data, len(data), self._came, len(self._came), clocks
+        )
         return self._came.raw[:count]
 
     @property
@@ -231,10 +227,10 @@ class VirtualBoard:
             if self.model.waiting < 4096:  # or the host waits
                 with contextlib.suppress(BlockingIOError):
                     data = os.read(self._terminal, 4096)
-            out += self.model.run(data, SLICE, 64)
-            still = 0 if data or out or self.model.waiting else still + 1
+            out += self.model.run(data, SLICE)
+            still = 0 if data or out else still + 1
             if out:
                 with contextlib.suppress(BlockingIOError):
                     out = out[os.write(self._terminal, out) :]
-            if still > REST:
-                select.select([self._terminal], [], [], 0.002)
+            if still * SLICE > STILL:
+                select.select([self._terminal], [], [], 0.02)
