@@ -26,7 +26,7 @@ class Decoder(wiring.Component):
     first : Signal(), out
         It is the first one.
     end : Signal(), out
-        The packet is over; nothing follows two delimiters without a byte between them.
+        The packet is over; one without a byte is none.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Decoder(wiring.Component):
             # The zero between two blocks is known when the second one begins.
             self.valid.eq(self.take & ~zero & ~((left == 0) & outside)),
             self.first.eq(fresh),
-            self.end.eq(self.take & zero & ~outside),
+            self.end.eq(self.take & zero & ~fresh),
         ]
         with m.If(self.take):
             m.d.sync += [

@@ -174,7 +174,8 @@ class _Receive(wiring.Component):
         end = Signal(16)  # number of the byte after the one that was written
         full, over = Signal(), Signal()
         m.d.comb += [
-            full.eq((end ^ self.taken)[: self._ring_bits + 1] == size),
+            # Once a byte has had no room, none behind it has.
+            full.eq(over | ((end ^ self.taken)[: self._ring_bits + 1] == size)),
             write.addr.eq(end),
             write.data.eq(byte),
             # Only what is in the ring is read: never where there is a write.
@@ -184,7 +185,7 @@ class _Receive(wiring.Component):
             with m.If(decoder.first):
                 m.d.sync += [end.eq(self.expected), over.eq(0)]
             with m.Elif(index >= head):
-                m.d.sync += [end.eq(end + 1), over.eq(over | full)]
+                m.d.sync += [end.eq(end + 1), over.eq(full)]
 
         # What the packet does, once it is whole. It waits for a header at most.
         whole = Signal()

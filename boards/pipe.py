@@ -97,8 +97,11 @@ class Pipe:
         self._line = line
         self._dice = dice or random.SystemRandom()
         self._patience = patience
-        # For both rings, the frames of their packets, and what an adapter for USB adds.
-        self._first_wait = 0.03 + 15000 / baud
+        self._byte = 10 / baud  # seconds
+        # For both rings, the frames of their packets, and what an adapter for USB adds. Once it is
+        # measured, for a packet each way at least.
+        self._first_wait = 0.03 + 1500 * self._byte
+        self._least_wait = 0.01 + 300 * self._byte
         self.traffic = Traffic()
         self.status: Status | None = None
         self._frame = bytearray()
@@ -242,7 +245,7 @@ class Pipe:
             afresh=afresh,
         )
         if self._next == self._acked and payload:
-            self._due = self._line.now + self._wait
+            self._wait_now()
         self._next += len(payload)
         if self._next > self._top and not self._timed:
             self._timed = (self._next, self._line.now)
@@ -341,7 +344,7 @@ class Pipe:
     def _answered(self, took: float) -> None:
         """Learn how long the board takes to answer."""
         self._usual = max(took, (7 * self._usual + took) / 8)
-        self._wait = max(2 * self._usual, self._first_wait)
+        self._wait = max(2 * self._usual, self._least_wait)
         self._timed = None
 
     def _miss(self) -> None:
@@ -353,4 +356,8 @@ class Pipe:
     def _progress(self) -> None:
         """Note that something has moved."""
         self._moved = self._line.now
-        self._due = self._moved + self._wait
+        self._wait_now()
+
+    def _wait_now(self) -> None:
+        """Give the board time from now on, for what is on its way too."""
+        self._due = self._line.now + self._wait + (self._next - self._acked) * self._byte

@@ -1,6 +1,7 @@
 """A board that sends back what it gets, and a line to it on which things go wrong."""
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable
 
@@ -15,13 +16,13 @@ from boards.virtual import TOP, Model, build
 from gen.verilog import convert
 
 DIVISOR = 2
-CLOCK_HZ = 2e6  # so that a byte takes 10 us
+CLOCK_HZ = 2e5  # slow, so that what a USB adapter adds is little
 BAUD = CLOCK_HZ / DIVISOR
 IDENTITY = bytes(range(16))
 
 
 class Echo(wiring.Component):
-    """The ports of a board around `Link` alone."""
+    """The ports of a board around a link alone."""
 
     rx: In(1, init=1)
     tx: Out(1, init=1)
@@ -29,11 +30,15 @@ class Echo(wiring.Component):
     session: Out(1)
     fault: Out(1)
 
+    def __init__(self, link=Link):
+        self._link = link
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         m.submodules.receiver = receiver = Receiver(DIVISOR)
         m.submodules.transmitter = transmitter = Transmitter(DIVISOR)
-        m.submodules.link = link = Link(IDENTITY)
+        m.submodules.link = link = self._link(IDENTITY)
         wiring.connect(m, link.line, transmitter.i)
         wiring.connect(m, link.down, link.up)
         m.d.comb += [
@@ -47,12 +52,13 @@ class Echo(wiring.Component):
         return m
 
 
-def verilog():
-    return convert(Echo(), TOP, "v")
+@functools.cache
+def library(link=Link):
+    return build({f"{TOP}.v": convert(Echo(link), TOP, "v")})
 
 
-def model(text=None, seed=1):
-    return Model(build({f"{TOP}.v": text or verilog()}), DIVISOR, seed)
+def model(link=Link, seed=1):
+    return Model(library(link), DIVISOR, seed)
 
 
 # What goes wrong with a packet, which is bytes with their delimiter.
@@ -139,6 +145,11 @@ class Wire:
         while not came and self.model.clocks < end:
             came = self._struck(self.model.run(b"", end - self.model.clocks))
         return came
+
+    def cut(self, rng):
+        """End in the middle of what is being sent, and of what is being received."""
+        self._out = self._out[: rng.randint(0, len(self._out))]
+        self._half = self._half[: rng.randint(0, len(self._half))]
 
     def _struck(self, came):
         *packets, self._half = (self._half + came).split(b"\0")
