@@ -1,17 +1,63 @@
-"""COBS in hardware: a packet is bytes without a zero, and a zero at its end.
+"""COBS and CRC-32 in hardware: a packet is bytes without a zero, and a zero at its end.
 
-Of packets below 254 bytes: no block is full then (Cheshire and Baker, Consistent Overhead Byte
-Stuffing, 1999). On a host the library `cobs` does the same.
+Of packets below 254 bytes: no block of COBS is full then (Cheshire and Baker, Consistent Overhead
+Byte Stuffing, 1999). On a host the libraries `cobs` and `zlib` do the same.
 """
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ETHERNET
 from amaranth.lib.wiring import In, Out
 
 from hw.attributes import NO_COLLISION
 
 PLACES = 256
 """Bytes of the encoder's memory."""
+
+
+class Crc(wiring.Component):
+    """The CRC-32 of Ethernet, some bits of a byte in a clock: the fewer, the fewer cells.
+
+    Parameters
+    ----------
+    bits : {1, 2, 4}
+        Bits in a clock.
+
+    Attributes
+    ----------
+    start : Signal(), in
+        Begin anew; with `put` or without.
+    data, put : Signal(8), Signal(), in
+        A byte, and whether there is one; the next one ``8 / bits`` clocks later, or after that.
+    crc : Signal(32), out
+        Of all bytes, from ``8 / bits + 1`` clocks behind the last one on.
+    match : Signal(), out
+        The last four of them were the CRC of those before.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        super().__init__(
+            {"start": In(1), "data": In(8), "put": In(1), "crc": Out(32), "match": Out(1)}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.processor = processor = CRC32_ETHERNET(data_width=self._bits).create()
+        held = Signal(8)
+        left = Signal(8 // self._bits)  # as many ones as there are parts
+        m.d.comb += [
+            processor.start.eq(self.start),
+            processor.data.eq(held),
+            processor.valid.eq(left[0]),
+            self.crc.eq(processor.crc),
+            self.match.eq(processor.match_detected),
+        ]
+        m.d.sync += [
+            held.eq(Mux(self.put, self.data, held >> self._bits)),
+            left.eq(Mux(self.put, -1, left >> 1)),
+        ]
+        return m
 
 
 class Decoder(wiring.Component):

@@ -8,11 +8,10 @@ sends what it has as long as its ring has room for what is not yet acknowledged.
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import memory, stream, wiring
-from amaranth.lib.crc.catalog import CRC32_ETHERNET
 from amaranth.lib.wiring import In, Out
 
 from boards import packet
-from boards.framing import Decoder, Encoder
+from boards.framing import Crc, Decoder, Encoder
 from hw.attributes import BLOCK, NO_COLLISION
 
 RING_BITS = 9
@@ -137,13 +136,13 @@ class _Receive(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.decoder = decoder = Decoder()
-        m.submodules.crc = crc = CRC32_ETHERNET(data_width=8).create()
+        m.submodules.crc = crc = Crc(1)
         byte, come = decoder.data, decoder.valid
         m.d.comb += [
             decoder.code.eq(self.data),
             decoder.take.eq(self.take),
             crc.data.eq(byte),
-            crc.valid.eq(come),
+            crc.put.eq(come),
             # Not before: a whole packet may still wait.
             crc.start.eq(decoder.first & come),
         ]
@@ -193,7 +192,7 @@ class _Receive(wiring.Component):
         good, opens = Signal(), Signal()
         due = whole & ~self.hold
         m.d.comb += [
-            good.eq(crc.match_detected & (index == least) & ~over),
+            good.eq(crc.match & (index == least) & ~over),
             opens.eq((kind & packet.OPEN).any()),
             self.begin.eq(due & good & opens & ~own),
             self.acknowledge.eq(due & good & own & ~opens),
@@ -257,7 +256,7 @@ class _Send(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.encoder = encoder = Encoder()
-        m.submodules.crc = crc = CRC32_ETHERNET(data_width=8).create()
+        m.submodules.crc = crc = Crc(4)
         wiring.connect(m, wiring.flipped(self.line), encoder.o)
 
         # The ring: numbers of the first byte without ack, the next to be sent, the next to come.
@@ -306,17 +305,18 @@ class _Send(wiring.Component):
         index = Signal(range(len(facts) // 8))
         byte = encoder.data
         last = Signal()  # byte of a part
+        turn = Signal()  # a byte takes two clocks, for the CRC
 
         def put(part: Value) -> None:
             """Put the bytes of a part."""
             m.d.comb += [
                 byte.eq(part.word_select(index, 8)),
-                encoder.put.eq(1),
-                last.eq(index == len(part) // 8 - 1),
+                encoder.put.eq(turn),
+                last.eq(turn & (index == len(part) // 8 - 1)),
             ]
-            m.d.sync += index.eq(Mux(last, 0, index + 1))
+            m.d.sync += [turn.eq(~turn), index.eq(Mux(last, 0, index + turn))]
 
-        m.d.comb += crc.data.eq(byte)
+        m.d.comb += [crc.data.eq(byte), crc.put.eq(encoder.put)]
         with m.FSM() as making:
             with m.State("IDLE"):
                 m.d.comb += crc.start.eq(1)
@@ -329,28 +329,31 @@ class _Send(wiring.Component):
                     m.next = "HEAD"
             with m.State("HEAD"):
                 put(fields)
-                m.d.comb += [crc.valid.eq(1), names.eq(index == 0)]
+                m.d.comb += names.eq(turn & (index == 0))
                 with m.If(last):
                     with m.If(as_status):
                         m.next = "FACTS"
                     with m.Elif(some):
                         m.next = "FETCH"
                     with m.Else():
-                        m.next = "CRC"
+                        m.next = "SUM"
             with m.State("FACTS"):
                 put(facts)
-                m.d.comb += crc.valid.eq(1)
                 with m.If(last):
-                    m.next = "CRC"
+                    m.next = "SUM"
             with m.State("FETCH"):
                 m.d.comb += read.en.eq(1)
                 m.d.sync += sent.eq(sent + 1)
                 m.next = "BODY"
             with m.State("BODY"):
-                m.d.comb += [byte.eq(read.data), encoder.put.eq(1), crc.valid.eq(1)]
+                m.d.comb += [byte.eq(read.data), encoder.put.eq(1)]
                 with m.If(some & (sent % packet.PAYLOAD != 0)):
                     m.next = "FETCH"
                 with m.Else():
+                    m.next = "SUM"
+            with m.State("SUM"):
+                m.d.sync += turn.eq(~turn)
+                with m.If(turn):
                     m.next = "CRC"
             with m.State("CRC"):
                 put(crc.crc)
