@@ -357,6 +357,7 @@ class _Send(wiring.Component):
                     m.next = "CRC"
             with m.State("CRC"):
                 put(crc.crc)
+                m.d.comb += crc.put.eq(0)
                 with m.If(last):
                     m.next = "CLOSE"
             with m.State("CLOSE"):
