@@ -1,6 +1,8 @@
 """``python -m boards``: a bitstream of a top for a board."""
 
+import contextlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from boards.loader import load_onto
 from boards.results import fits, folder_of
 from boards.selftest import self_testing
 from boards.sheet import PIPE_WIDTH, save, show
-from gen.emit import emit
+from boards.virtual import VirtualBoard
+from gen.emit import Emission, emit
 from gen.errors import Command, UserError
 from gen.options import config_class, nearest, resolve, top_options
 from hw.config import Config
@@ -58,10 +61,18 @@ def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[st
     """Return the configuration that is asked for; the board names the preset if nobody does."""
     config_class(top)
     assert top is not None
-    config = resolve(top, preset or board.presets.get(top), settings)
-    if config.asks:
-        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
-    return config
+    return resolve(top, preset or board.presets.get(top), settings)
+
+
+def simulate(board: Board, emission: Emission) -> None:
+    """Be a board behind a pseudo-terminal, whose path is printed, until somebody interrupts."""
+    baud, _ = board.divisor(board.mhz)
+    with (
+        VirtualBoard(emission, board.mhz * 1e6, baud) as there,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        print(there.port, flush=True)
+        signal.pause()
 
 
 @click.command(cls=Command)
@@ -75,17 +86,24 @@ def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[st
     show_default=True,
     help="Placements; the fastest is taken.",
 )
+@click.option(
+    "--virtual",
+    is_flag=True,
+    help="Simulate the top behind the host link instead; print the serial port and stay.",
+)
 @click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
 @click.option("--out", metavar="DIR", help="Folder of all files.  [default: build/boards/...]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
-    settings: tuple[str, ...], seeds: int, program: bool, out: str | None, as_json: bool,
+    settings: tuple[str, ...], seeds: int, virtual: bool, program: bool, out: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Build a bitstream that feeds a top from ROM and shows pass or fail on two LEDs.
 
     The stimulus is random, from a fixed seed, and the checksum that the outputs are held against
-    is golden's. Without --preset the one is taken that the board has for the top.
+    is golden's. Without --preset the one is taken that the board has for the top. With --virtual
+    nothing is built: what `python -m boards.host` talks to is simulated.
     """
     if listing:
         list_boards(as_json)
@@ -96,6 +114,11 @@ def main(
         raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
     target = BOARDS[board]
     config = chosen(target, top, preset, settings)
+    if virtual:
+        simulate(target, emit(str(top), config))
+        return
+    if config.asks:
+        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
     folder = Path(out) if out else folder_of(target, str(top))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
