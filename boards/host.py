@@ -14,6 +14,7 @@ import numpy as np
 import serial
 from rich.console import Console
 
+from boards.catalogue import BOARDS
 from boards.errands import Errands
 from boards.packet import Status, identity
 from boards.pipe import Line, Pipe
@@ -21,14 +22,14 @@ from boards.records import Reader, Writer
 from gen.emit import check_name
 from gen.errors import CheckFailed, Command, UserError
 from gen.manifest import describe, digest
-from gen.options import config_class, resolve, top_options
+from gen.options import config_class, nearest, resolve, top_options
 from gen.vectors import Word, marks, unpack, words
 from hw.stream import Stream
 from sim import arrays
 from sim.reference import Reference
 
 BAUD = 1_000_000
-"""Bits a second where no board says otherwise."""
+"""Bits a second where no board is named."""
 
 PATIENCE = 10.0
 """Seconds without any progress after which a board is given up."""
@@ -130,7 +131,8 @@ class Board:
     Parameters
     ----------
     board : str, optional
-        Name of the board: its preset is taken where none is given.
+        Name of the board in the catalogue: where they are not given, the preset that it has for
+        the top is taken, and the rate of its serial port at the board's own clock.
     port : str or Line
         The serial port.
     top : str
@@ -140,7 +142,7 @@ class Board:
         Parameters by name, or ``name=value``.
     name : str, optional
         Of the module, if it was not emitted under the top's.
-    baud : int
+    baud : int, optional
         Bits a second on the line.
     check : bool
         Hold every run against golden.
@@ -166,21 +168,25 @@ class Board:
         settings: Mapping[str, object] | Iterable[str] = (),
         *,
         name: str | None = None,
-        baud: int = BAUD,
+        baud: int | None = None,
         check: bool = False,
     ) -> None:
+        if board is not None and board not in BOARDS:
+            raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
+        target = BOARDS[board] if board else None
         if isinstance(settings, Mapping):
             settings = [
                 f"{key}={str(value).lower() if isinstance(value, bool) else value}"
                 for key, value in settings.items()
             ]
-        if preset is None and board in config_class(top).PRESETS:
-            preset = board
+        config_class(top)
+        if preset is None and target:
+            preset = target.presets.get(top)
         self.config = resolve(top, preset, list(settings))
         self._hash = digest(describe(top, self.config, check_name(name or top), "v"))
         self._top = top
         self._port = port
-        self._baud = baud
+        self._baud = baud or (target.divisor(target.mhz)[0] if target else BAUD)
         self._golden = Reference(top, self.config) if check else None
         self._streams = {s.name: s for s in self.config.streams}
         self._results = {array.stream for array in self.config.result.values()}
@@ -396,17 +402,15 @@ def send(board: Board, stimulus: Path, result: Path | None) -> Report:
 
 @click.command(cls=Command)
 @click.option("--port", metavar="PATH", required=True, help="The board's serial port.")
-@click.option(
-    "--board", metavar="BOARD", help="Its name: the preset of that name, if there is one."
-)
-@click.option("--baud", default=BAUD, show_default=True, type=click.IntRange(1), help="Bits/s.")
+@click.option("--board", metavar="BOARD", help="Its name: by it preset and baud rate are known.")
+@click.option("--baud", type=click.IntRange(1), help=f"Bits/s.  [default: the board's, or {BAUD}]")
 @top_options
 @click.option("--stimulus", type=click.Path(path_type=Path), required=True, help="Arrays (.npz).")
 @click.option("--result", type=click.Path(path_type=Path), help="Where the results go (.npz).")
 @click.option("--check", is_flag=True, help="Hold what comes out against golden.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
 def main(
-    port: str, board: str | None, baud: int, top: str | None, preset: str | None,
+    port: str, board: str | None, baud: int | None, top: str | None, preset: str | None,
     settings: tuple[str, ...], stimulus: Path, result: Path | None, check: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Send arrays through a top on a board; its bitstream must be of the very same parameters."""
