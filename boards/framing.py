@@ -122,8 +122,6 @@ class Encoder(wiring.Component):
         A byte, and whether there is one.
     close : Signal(), in
         The packet is whole; a clock of its own.
-    drop : Signal(), in
-        What was put is forgotten.
     o : stream of bytes, out
         The packet with its delimiter, from the clock after `close` on.
     sending : Signal(), out
@@ -136,7 +134,6 @@ class Encoder(wiring.Component):
                 "data": In(8),
                 "put": In(1),
                 "close": In(1),
-                "drop": In(1),
                 "o": Out(stream.Signature(8)),
                 "sending": Out(1),
             }
@@ -177,7 +174,5 @@ class Encoder(wiring.Component):
         with m.If(fetched & self.o.ready):
             m.d.sync += fetched.eq(0)
             with m.If(over):
-                m.d.sync += self.sending.eq(0)
-        with m.If(self.drop | (fetched & self.o.ready & over)):
-            m.d.sync += [place.eq(1), code.eq(0), index.eq(0)]
+                m.d.sync += [self.sending.eq(0), place.eq(1), code.eq(0), index.eq(0)]
         return m

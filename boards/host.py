@@ -191,8 +191,6 @@ class Board:
         self._streams = {s.name: s for s in self.config.streams}
         self._results = {array.stream for array in self.config.result.values()}
         self._writer = Writer(self.config)
-        self._loaded: dict[str, np.ndarray] = {}
-        self._faults = 0
 
     def __enter__(self) -> Self:
         line = SerialLine(self._port, self._baud) if isinstance(self._port, str) else self._port
@@ -203,6 +201,10 @@ class Board:
             self._check_identity(self._pipe.open())
             self._open = stack.pop_all()
         self._reader = Reader(self.config)
+        self._loaded: dict[str, np.ndarray] = {}
+        self._faults = 0
+        if self._golden:
+            self._golden.reset()
         return self
 
     def __exit__(
@@ -334,6 +336,8 @@ class Board:
                 continue  # sums of nothing
             came = run.came[stream.name]
             frame = marks(stream) * run.length
+            if len(came) > len(frame):
+                raise CheckFailed(f"{stream.name}: want {len(frame)} beats, got {len(came)}")
             for i, ((_, *got), want) in enumerate(zip(came, frame, strict=True)):
                 if tuple(got) != want:
                     raise CheckFailed(
@@ -390,16 +394,6 @@ class _Run:
             yield from self._writer.inference(beats)
 
 
-def send(board: Board, stimulus: Path, result: Path | None) -> Report:
-    """Send the arrays of a file; write what comes out to another one."""
-    batch, batched = arrays.load(stimulus, board.config)
-    with board:
-        results = board.run(**batch)
-    if result:
-        arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
-    return board.report
-
-
 @click.command(cls=Command)
 @click.option("--port", metavar="PATH", required=True, help="The board's serial port.")
 @click.option("--board", metavar="BOARD", help="Its name: by it preset and baud rate are known.")
@@ -417,8 +411,12 @@ def main(
     config_class(top)  # refuses a missing one
     assert top
     target = Board(board, port, top, preset, settings, baud=baud, check=check)
-    with Console(stderr=True).status(f"{port}: {top}"):
-        report = send(target, stimulus, result)
+    batch, batched = arrays.load(stimulus, target.config)
+    with Console(stderr=True).status(f"{port}: {top}"), target:
+        results = target.run(**batch)
+    if result:
+        arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
+    report = target.report
     facts: dict[str, Any] = {
         **dataclasses.asdict(report),
         "checked": check,

@@ -42,7 +42,8 @@ class Link(wiring.Component):
     faults : Signal(8), in
         For the status.
     restart : Signal(), out
-        A session begins: whatever is at `down` and `up` is to be in reset. Many clocks.
+        A session begins: whatever is at `down` and `up` is to be in reset. Up to the next byte
+        from the line.
     opened : Signal(), out
         There is a session.
     bad : Signal(), out
@@ -99,7 +100,7 @@ class Link(wiring.Component):
         ]
         with m.If(receive.begin):
             m.d.sync += self.restart.eq(1)
-        with m.Elif(send.told):
+        with m.Elif(self.take):
             m.d.sync += self.restart.eq(0)
         return m
 
@@ -249,7 +250,6 @@ class _Send(wiring.Component):
                 "with_status": In(1),
                 "gap": In(1),
                 "quotes": Out(1),  # a header is being made
-                "told": Out(1),  # a packet is made
             }
         )
 
@@ -291,9 +291,9 @@ class _Send(wiring.Component):
             gap.eq(self.gap | (gap & ~names)),
         ]
 
-        # The packet.
+        # The packet. One that is being made when a session begins has the old one's number, or no
+        # payload.
         as_status = Signal()
-        stale = Signal()  # it is of the session before
         kind = Cat(as_status, ~as_status, gap, Const(0, 4), Const(1, 1))
         fields = Cat(kind, self.session, sent, self.expected, self.taken)
         facts = Cat(
@@ -361,9 +361,8 @@ class _Send(wiring.Component):
                 with m.If(last):
                     m.next = "CLOSE"
             with m.State("CLOSE"):
-                m.d.comb += [encoder.close.eq(~stale), encoder.drop.eq(stale), self.told.eq(~stale)]
+                m.d.comb += encoder.close.eq(1)
                 m.next = "IDLE"
-        m.d.sync += stale.eq(self.begin | (stale & ~making.ongoing("IDLE")))
         m.d.comb += self.quotes.eq(making.ongoing("HEAD"))
         with m.If(self.again):
             m.d.sync += again.eq(1)
