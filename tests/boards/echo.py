@@ -129,6 +129,7 @@ class Wire:
         self.back = back or Faults(random.Random(0))
         self._out = b""
         self._half = b""
+        self._early = b""
 
     @property
     def now(self):
@@ -137,10 +138,15 @@ class Wire:
     def write(self, data):
         self._out += self.there.strike(data)
 
+    def idle(self, clocks):
+        """Let time pass before the next read."""
+        self._early += self.model.run(b"", clocks)
+
     def read(self, seconds):
         data, self._out = self._out, b""
         end = self.model.clocks + max(int(seconds * CLOCK_HZ), 1)
-        came = self._struck(self.model.run(data, end - self.model.clocks))
+        early, self._early = self._early, b""
+        came = self._struck(early + self.model.run(data, end - self.model.clocks))
         # What is lost is lost: go on waiting.
         while not came and self.model.clocks < end:
             came = self._struck(self.model.run(b"", end - self.model.clocks))

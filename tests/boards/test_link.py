@@ -50,7 +50,8 @@ def test_nothing_is_sent_twice_on_a_good_line_and_it_is_busy(board):
 def test_nothing_is_sent_twice_at_any_pace(board):
     """Ends of packets meet headers that are being made, in every clock of them."""
     rng = random.Random(2)
-    host = pipe(Wire(board))
+    wire = Wire(board)
+    host = pipe(wire)
     host.open()
     sent = came = b""
     for _ in range(3 * COUNT):
@@ -58,7 +59,7 @@ def test_nothing_is_sent_twice_at_any_pace(board):
         sent += more
         host.send(more)
         host.step()
-        board.run(b"", rng.randrange(30))
+        wire.idle(rng.randrange(30))
         came += host.receive()
     came += exchange(host, b"")
     while len(came) < len(sent):
@@ -152,14 +153,18 @@ class Raw:
     def __init__(self, board):
         self.board = board
 
-    def __call__(self, *packets):
-        """Send packets; return all that comes."""
-        data = b"".join(p if isinstance(p, bytes) else p.encode() for p in packets)
-        came = b""
-        for _ in range(20):
-            came += self.board.run(data, 1000 * DIVISOR)
-            data = b""
+    def __call__(self, packet):
+        """Send a packet; return all that comes."""
+        came = self.run(packet if isinstance(packet, bytes) else packet.encode(), 20_000 * DIVISOR)
         return [Packet.decode(frame) for frame in came.split(b"\0") if frame]
+
+    def run(self, data, clocks):
+        """Send bytes; return what comes in so many clocks."""
+        end = self.board.clocks + clocks
+        came = self.board.run(data, clocks)
+        while self.board.clocks < end:
+            came += self.board.run(b"", end - self.board.clocks)
+        return came
 
 
 def test_data_of_another_session_is_dropped_and_told_so(board):
@@ -206,6 +211,27 @@ def test_what_has_no_ack_is_sent_again_when_asked(board):
     for ack in (0, 1, 2):
         came = raw(Packet(DATA | AGAIN, 5, 3, ack))
         assert (came[-1].offset, came[-1].payload) == (ack, b"abc"[ack:])
+
+
+def test_numbers_in_a_header_belong_together(board):
+    """The end of a packet meets the header of an answer, in every clock of it."""
+    raw = Raw(board)
+    first, second = bytes(range(200)), bytes(100)
+    raw(Packet(OPEN, 1))
+    start = board.clocks
+    assert board.run(Packet(DATA, 1, payload=first).encode(), 100_000)[-1] == 0
+    answered = board.clocks - start  # about here the next header is made
+    for shift in range(-60, 20):
+        session = 2 + shift % 2
+        raw(Packet(OPEN, session))
+        more = Packet(DATA, session, 200, payload=second).encode()
+        wait = answered + shift - 10 * DIVISOR * len(more)
+        came = raw.run(Packet(DATA, session, payload=first).encode(), wait)
+        came += raw.run(more, 20_000 * DIVISOR)
+        packets = [Packet.decode(frame) for frame in came.split(b"\0")[:-1]]
+        assert {p.ack for p in packets} <= {200, 300}
+        assert all(p.taken <= p.ack for p in packets)
+        raw(Packet(OPEN, 1))
 
 
 def test_a_ring_that_is_full_drops_what_does_not_fit(board):
@@ -323,6 +349,7 @@ CHECKS = [
     test_what_comes_twice_or_too_early_is_dropped,
     test_an_ack_that_comes_late_changes_nothing,
     test_what_has_no_ack_is_sent_again_when_asked,
+    test_numbers_in_a_header_belong_together,
     test_a_ring_that_is_full_drops_what_does_not_fit,
     test_what_is_no_packet_is_not_taken_for_one,
     test_all_faults_at_once,
