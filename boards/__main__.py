@@ -14,8 +14,8 @@ from boards.build import build
 from boards.catalogue import BOARDS, UNTRIED, Board
 from boards.loader import load_onto
 from boards.results import fits, folder_of
-from boards.selftest import self_testing
 from boards.sheet import PIPE_WIDTH, save, show
+from boards.shell import behind_link
 from boards.virtual import VirtualBoard
 from gen.emit import Emission, emit
 from gen.errors import Command, UserError
@@ -89,7 +89,7 @@ def simulate(board: Board, emission: Emission) -> None:
 @click.option(
     "--virtual",
     is_flag=True,
-    help="Simulate the top behind the host link instead; print the serial port and stay.",
+    help="Simulate the board instead; print its serial port and stay.",
 )
 @click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
 @click.option("--out", metavar="DIR", help="Folder of all files.  [default: build/boards/...]")
@@ -99,11 +99,10 @@ def main(
     settings: tuple[str, ...], seeds: int, virtual: bool, program: bool, out: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Build a bitstream that feeds a top from ROM and shows pass or fail on two LEDs.
+    """Build a bitstream of a top behind the host link, which `python -m boards.host` talks to.
 
-    The stimulus is random, from a fixed seed, and the checksum that the outputs are held against
-    is golden's. Without --preset the one is taken that the board has for the top. With --virtual
-    nothing is built: what `python -m boards.host` talks to is simulated.
+    Without --preset the one is taken that the board has for the top. With --virtual nothing is
+    built: the whole top of the board, pins and all, is simulated behind a serial port.
     """
     if listing:
         list_boards(as_json)
@@ -117,14 +116,12 @@ def main(
     if virtual:
         simulate(target, emit(str(top), config))
         return
-    if config.asks:
-        raise UserError(f"--top: want a top that runs alone; {top} needs experts, which it asks")
     folder = Path(out) if out else folder_of(target, str(top))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
     emission = emit(str(top), config)
     bitstream = build(
-        target, emission, self_testing(emission), folder, range(1, seeds + 1),
+        target, emission, behind_link(emission), folder, range(1, seeds + 1),
         console=Console(stderr=True),
     )  # fmt: skip
     page = save(bitstream)

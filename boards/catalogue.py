@@ -191,7 +191,7 @@ ALL = (
         presets={**SMALL, "lif": "cifar"},
     ),
     Board(
-        name="ulx3s-25f",
+        name="ulx3s_25f",
         title="ULX3S 25F",
         family=ECP5(),
         platform=ULX3S_25F_Platform,
@@ -203,7 +203,7 @@ ALL = (
         presets=MEDIUM,
     ),
     Board(
-        name="ulx3s-85f",
+        name="ulx3s_85f",
         title="ULX3S 85F",
         family=ECP5(),
         platform=ULX3S_85F_Platform,

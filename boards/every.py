@@ -13,8 +13,8 @@ from rich.console import Console
 from boards.build import build, inputs, size
 from boards.catalogue import BOARDS, Board
 from boards.results import folder_of, known, note
-from boards.selftest import self_testing
 from boards.sheet import PIPE_WIDTH, save
+from boards.shell import behind_link
 from gen.emit import Emission, emit
 from gen.errors import CheckFailed, Command, UserError
 from hw.tops import TOPS
@@ -26,12 +26,11 @@ Case = tuple[Board, str, str]
 
 
 def cases(boards: tuple[str, ...], tops: tuple[str, ...]) -> Iterator[Case]:
-    """Yield every case of these boards and tops, or of all; tops that run alone."""
+    """Yield every case of these boards and tops, or of all."""
     for top, entry in TOPS.items():
         for preset in entry.config.PRESETS:
-            alone = not entry.config.preset(preset).asks
             for board in BOARDS.values():
-                if alone and (not boards or board.name in boards) and (not tops or top in tops):
+                if (not boards or board.name in boards) and (not tops or top in tops):
                     yield board, top, preset
 
 
@@ -52,7 +51,7 @@ def make(case: Case, console: Console) -> str:
     board, top, preset = case
     unit = emission(top, preset)
     try:
-        done = build(board, unit, self_testing(unit), folder_of(board, top), SEEDS, console=console)
+        done = build(board, unit, behind_link(unit), folder_of(board, top), SEEDS, console=console)
     except CheckFailed:
         raise
     except UserError as refused:
@@ -69,14 +68,14 @@ def packed(synthesis: str, top: str, preset: str) -> dict[str, int]:
     """Return the size of a preset, which all boards of one synthesis share."""
     board = next(b for b in BOARDS.values() if b.family.synthesis(b.pins()) == synthesis)
     unit = emission(top, preset)
-    return size(board, unit, self_testing(unit))
+    return size(board, unit, behind_link(unit))
 
 
 def measure(case: Case) -> str:
     """Note by its size whether a case fits; return that."""
     board, top, preset = case
     unit = emission(top, preset)
-    given = inputs(board, unit, self_testing(unit), ())
+    given = inputs(board, unit, behind_link(unit), ())
     result = known(board).get(top, {}).get(preset, {})
     if result.get("inputs") != given:
         over = board.over(packed(board.family.synthesis(board.pins()), top, preset))

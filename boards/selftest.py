@@ -1,7 +1,7 @@
 """A top that tests itself: stimulus and golden's checksum in ROM, the verdict on two wires."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from amaranth import Cat, ClockSignal, Instance, Module, ResetSignal, Signal
@@ -11,7 +11,7 @@ from amaranth.lib.crc import Parameters, catalog
 from amaranth.lib.wiring import Out
 
 from gen.emit import Emission
-from gen.vectors import marks, pack, random_stimulus
+from gen.vectors import marks, pack
 from hw.config import Config
 from hw.stream import Stream, axi_prefix
 from sim.golden import golden
@@ -44,13 +44,6 @@ class Vectors:
                 if name in values
             }
         )
-
-
-def self_testing(emission: Emission) -> Callable[[int], "SelfTest"]:
-    """Return what is put on a board: a test with random stimulus, of a fixed seed."""
-    stimulus = random_stimulus(emission.config, np.random.default_rng(1))
-    vectors = Vectors.of(emission, stimulus)
-    return lambda _: SelfTest(emission, vectors)
 
 
 def deadline(config: Config) -> int:

@@ -7,6 +7,8 @@ the manifest, and in `marks` how many beats there are, whether the last of them 
 the tag of ``tuser``, whole bytes both, lowest first.
 """
 
+from collections.abc import Callable
+
 from amaranth import (
     Cat,
     ClockSignal,
@@ -281,3 +283,8 @@ class Shell(wiring.Component):
             f"{there}_{prefix}_tvalid": tvalid,
             f"{back}_{prefix}_tready": tready,
         }
+
+
+def behind_link(emission: Emission) -> Callable[[int], Shell]:
+    """Return what `boards.build.build` takes: from the clocks of a bit to a shell."""
+    return lambda divisor: Shell(emission, divisor)

@@ -38,10 +38,6 @@ def run(*arguments):
             "error: --top is missing: want one of attention, heads, lif, moe, sdsa",
         ),
         (
-            ["--board", "icebreaker", "--top", "moe"],
-            "error: --top: want a top that runs alone; moe needs experts, which it asks",
-        ),
-        (
             ["--board", "icebreaker", "--top", "atention"],
             "error: --top: there is no 'atention'; nearest is attention",
         ),

@@ -13,8 +13,8 @@ from hw.tops import TOPS
 OWED = {
     "icebreaker": "iCE40UP5K-SG48",
     "hx8k": "iCE40HX8K-CT256",
-    "ulx3s-25f": "LFE5U-25F-6 BG381",
-    "ulx3s-85f": "LFE5U-85F-6 BG381",
+    "ulx3s_25f": "LFE5U-25F-6 BG381",
+    "ulx3s_85f": "LFE5U-85F-6 BG381",
     "orangecrab": "LFE5U-25F-8 MG285",
     "ecpix5": "LFE5UM5G-85F-8 BG554",
     "colorlight": "LFE5U-25F-6 BG256",
@@ -75,7 +75,7 @@ def test_pins_where_the_platforms_were_looked_up():
         return [port.io.metadata[0].name for port in (clock, uart.rx, uart.tx)]
 
     assert pins("icebreaker") == ["35", "6", "9"]
-    assert pins("ulx3s-85f") == ["G2", "M1", "L4"]
+    assert pins("ulx3s_85f") == ["G2", "M1", "L4"]
     assert pins("orangecrab") == ["A9", "N17", "M18"]
     assert pins("colorlight") == ["P6", "M13", "P11"]
     assert pins("tangnano9k") == ["52", "18", "17"]
@@ -84,7 +84,7 @@ def test_pins_where_the_platforms_were_looked_up():
 def test_clocks():
     rates = {name: board.mhz for name, board in BOARDS.items()}
     assert rates == {
-        "icebreaker": 12, "hx8k": 12, "ulx3s-25f": 25, "ulx3s-85f": 25, "orangecrab": 48,
+        "icebreaker": 12, "hx8k": 12, "ulx3s_25f": 25, "ulx3s_85f": 25, "orangecrab": 48,
         "ecpix5": 100, "colorlight": 25, "tangnano9k": 27, "tangprimer20k": 27, "tangmega138k": 50,
     }  # fmt: skip
 

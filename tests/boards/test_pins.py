@@ -72,7 +72,7 @@ def test_adapters_are_at_the_pins_that_the_list_names(emission):
     assert (light["uart_0__rx__io"], light["uart_0__tx__io"]) == ("M13", "P11")
 
 
-@pytest.mark.parametrize("name", ["icebreaker", "ulx3s-25f", "tangnano9k"])
+@pytest.mark.parametrize("name", ["icebreaker", "ulx3s_25f", "tangnano9k"])
 def test_the_clock_comes_from_the_pll_if_there_is_one(name, emission):
     straight = sources(name, emission)
     assert "pll.v" not in straight
@@ -92,7 +92,7 @@ def test_reset_lasts_until_block_rams_can_be_read():
 
 
 def test_sources_are_the_same_each_time_and_name_no_folder(emission):
-    first, second = (sources("ulx3s-25f", emission) for _ in range(2))
+    first, second = (sources("ulx3s_25f", emission) for _ in range(2))
     assert first == second
     assert "attribute \\src" not in first["design.il"]
 

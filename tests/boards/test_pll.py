@@ -49,7 +49,7 @@ def attainable(name):
 
 
 RANGES = {
-    "icebreaker": (533, 1066), "hx8k": (533, 1066), "ulx3s-25f": (400, 800), "ecpix5": (400, 800),
+    "icebreaker": (533, 1066), "hx8k": (533, 1066), "ulx3s_25f": (400, 800), "ecpix5": (400, 800),
     "orangecrab": (400, 800), "tangnano9k": (400, 1200), "tangprimer20k": (500, 1250),
 }  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_none_on_the_device_whose_pll_apicula_does_not_know(tmp_path):
     assert board.family.pll(board.pins(), board.mhz, 100.0, tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ulx3s-25f", "tangnano9k"])
+@pytest.mark.parametrize("name", ["icebreaker", "hx8k", "ulx3s_25f", "tangnano9k"])
 def test_the_module_is_what_the_design_instantiates(name, tmp_path):
     board = BOARDS[name]
     found = board.family.pll(board.pins(), board.mhz, 50.0, tmp_path)
