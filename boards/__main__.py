@@ -66,11 +66,7 @@ def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[st
 
 def simulate(board: Board, emission: Emission) -> None:
     """Be a board behind a pseudo-terminal, whose path is printed, until somebody interrupts."""
-    baud, _ = board.divisor(board.mhz)
-    with (
-        VirtualBoard(emission, board.mhz * 1e6, baud) as there,
-        contextlib.suppress(KeyboardInterrupt),
-    ):
+    with VirtualBoard(board, emission) as there, contextlib.suppress(KeyboardInterrupt):
         print(there.port, flush=True)
         signal.pause()
 

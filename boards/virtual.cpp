@@ -10,7 +10,7 @@ namespace {
 
 struct Board {
     VerilatedContext context;
-    Vboard top{&context};
+    std::unique_ptr<Vboard> top;
     const unsigned divisor;
     std::deque<unsigned char> waiting;
     uint64_t clocks = 0;
@@ -25,18 +25,22 @@ struct Board {
     Board(unsigned divisor, unsigned seed) : divisor(divisor) {
         context.randReset(2);
         context.randSeed(static_cast<int>(seed));
-        top.clk = 0;
-        top.rx = 1;
-        top.rst = 1;
-        for (int i = 0; i < 4; i++) clock();
-        top.rst = 0;
+        power();
+    }
+
+    // Cuts the power, and lets it come again.
+    void power() {
+        top = std::make_unique<Vboard>(&context);
+        top->clk = 0;
+        top->rx = 1;
+        for (int i = 0; i < 8; i++) clock();
     }
 
     void clock() {
-        top.eval();
-        top.clk = 1;
-        top.eval();
-        top.clk = 0;
+        top->eval();
+        top->clk = 1;
+        top->eval();
+        top->clk = 0;
     }
 
     void send() {
@@ -46,7 +50,7 @@ struct Board {
             out_bits = 0x600u | waiting.front() << 1;  // a mark above the stop bit
             waiting.pop_front();
         }
-        top.rx = out_bits & 1;
+        top->rx = out_bits & 1;
         out_bits >>= 1;
         if (out_bits == 1) out_bits = 0;
         out_at = clocks + divisor;
@@ -55,15 +59,15 @@ struct Board {
     // Returns a byte, or -1.
     int receive() {
         if (in_left == 0) {
-            if (top.tx) return -1;
+            if (top->tx) return -1;
             in_left = 9;
             in_bits = 0;
             in_at = clocks + divisor + divisor / 2;
         } else if (clocks == in_at) {
             in_left--;
             in_at += divisor;
-            if (in_left == 0) return top.tx ? static_cast<int>(in_bits) : -1;
-            in_bits = in_bits >> 1 | (top.tx ? 0x80u : 0u);
+            if (in_left == 0) return top->tx ? static_cast<int>(in_bits) : -1;
+            in_bits = in_bits >> 1 | (top->tx ? 0x80u : 0u);
         }
         return -1;
     }
@@ -98,15 +102,10 @@ uint64_t board_clocks(const Board* board) { return board->clocks; }
 
 unsigned board_waiting(const Board* board) { return board->waiting.size(); }
 
-// Lamps: alive, session, fault.
+// Lamps: alive, fault, session.
 unsigned board_lamps(const Board* board) {
-    return board->top.alive | board->top.session << 1 | board->top.fault << 2;
+    return board->top->alive | board->top->fault << 1 | board->top->session << 2;
 }
 
-// Cuts the power.
-void board_reset(Board* board) {
-    board->top.rst = 1;
-    for (int i = 0; i < 4; i++) board->clock();
-    board->top.rst = 0;
-}
+void board_reset(Board* board) { board->power(); }
 }

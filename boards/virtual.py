@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -19,17 +20,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from boards.link import RING_BITS
+from boards.catalogue import Board
+from boards.pins import OnPins
 from boards.shell import Shell
 from gen.emit import Emission
 from gen.errors import CheckFailed, UserError
-from gen.verilog import convert
+from gen.verilog import SCRIPTS, plain_names, yosys
 from sim.runner import FOLDER, require
 
 MAIN = Path(__file__).parent / "virtual.cpp"
 
 TOP = "board"
-"""Module of a board: ``clk``, ``rst``, ``rx``, ``tx``, ``alive``, ``session``, ``fault``."""
+"""Module of a board: ``clk``, ``rx``, ``tx``, ``alive``, ``fault``, ``session``."""
+
+PINS = "whole"
+"""Module of what is between the pins."""
+
+LAMPS = ("alive", "fault", "session")
+
+PADS = Path(__file__).parent / "pads.v"
 
 RUNTIME = ("verilated.o", "verilated_threads.o")
 """What is compiled of Verilator itself."""
@@ -41,21 +50,64 @@ STILL = 10_000_000
 """Clocks without a byte after which nobody seems to want anything."""
 
 
-def board_files(emission: Emission, divisor: int, ring_bits: int = RING_BITS) -> dict[str, str]:
-    """Return the Verilog of a board with an emitted top, by file name; the module is `TOP`.
+def board_files(board: Board, emission: Emission) -> tuple[dict[str, str], int]:
+    """Return the Verilog of a board's whole top, by file name, and the clocks of a bit.
+
+    It is what a bitstream is made of, from pin to pin, but for the PLL: it runs at the board's own
+    clock. Pads are plain wires (``pads.v``). The module around it is `TOP`, in which lamps are lit
+    by 1 on every board; one without a pin is dark.
 
     Parameters
     ----------
+    board : Board
     emission : Emission
         In the form ``v``.
-    divisor : int
-        Clocks of a bit on the line.
-    ring_bits : int
     """
-    if emission.name.startswith(TOP):
-        raise UserError(f"--name: {emission.name} would clash with {TOP}, the board's own module")
-    shell = convert(Shell(emission, divisor, ring_bits), TOP, "v")
-    return {f"{TOP}.v": shell, f"{emission.name}.v": emission.verilog}
+    if emission.name.startswith((TOP, PINS)):
+        raise UserError(f"--name: {emission.name} would clash with the board's own modules")
+    _, divisor = board.divisor(board.mhz)
+    top = OnPins(board, Shell(emission, divisor), board.mhz, pll=False)
+    plan = board.pins().build(top, PINS, do_build=False, emit_src=False)
+    text = plan.files[f"{PINS}.il"]
+    inputs = [top.ports[name][0] for name in ("clk", "rx")]
+    # A simulator can't drive an inout from outside: the pins get the direction they have.
+    text = re.sub(
+        r"^(\s*wire .*)\binout( \d+ +\\(\S+))$",
+        lambda wire: f"{wire[1]}{'input' if wire[3] in inputs else 'output'}{wire[2]}",
+        text, flags=re.MULTILINE,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="spikewright_") as name:
+        folder = Path(name)
+        (folder / f"{PINS}.il").write_text(plain_names(text))
+        shutil.copy(PADS, folder)
+        script = f"read_rtlil {PINS}.il; techmap -map {PADS.name}; {SCRIPTS['v']} {PINS}.v"
+        yosys(script, cwd=folder)
+        pins = (folder / f"{PINS}.v").read_text()
+    files = {
+        f"{TOP}.v": around(top.ports),
+        f"{PINS}.v": pins,
+        f"{emission.name}.v": emission.verilog,
+    }
+    return files, divisor
+
+
+def around(ports: Mapping[str, tuple[str, bool]]) -> str:
+    """Return the module `TOP` around `PINS`, of whose ports `OnPins.ports` tells."""
+    lit = "".join(
+        f"    assign {lamp} = {'~' if ports[lamp][1] else ''}{lamp}_pin;\n"
+        if lamp in ports
+        else f"    assign {lamp} = 1'b0;\n"
+        for lamp in LAMPS
+    )
+    pins = ", ".join(
+        f".{port}({name}_pin)" if name in LAMPS else f".{port}({name})"
+        for name, (port, _) in ports.items()
+    )
+    return (
+        f"module {TOP} (input clk, input rx, output tx, output {', output '.join(LAMPS)});\n"
+        f"    wire {', '.join(f'{lamp}_pin' for lamp in LAMPS)};\n"
+        f"    {PINS} pins ({pins});\n{lit}endmodule\n"
+    )
 
 
 def build(files: Mapping[str, str]) -> Path:
@@ -189,7 +241,7 @@ class Model:
     def lamps(self) -> dict[str, bool]:
         """Which lamps are lit."""
         lit = int(self._lib.board_lamps(self._board))
-        return {name: bool(lit >> i & 1) for i, name in enumerate(("alive", "session", "fault"))}
+        return {name: bool(lit >> i & 1) for i, name in enumerate(LAMPS)}
 
     def reset(self) -> None:
         """Reset the board as its power-up does."""
@@ -203,12 +255,9 @@ class VirtualBoard:
 
     Parameters
     ----------
+    board : Board
     emission : Emission
         In the form ``v``.
-    clock_hz : float
-        Of the board's clock.
-    baud : float
-        Of its line. Only the clocks of a bit follow from the two.
 
     Attributes
     ----------
@@ -217,9 +266,9 @@ class VirtualBoard:
     model : Model
     """
 
-    def __init__(self, emission: Emission, clock_hz: float = 12e6, baud: float = 1e6) -> None:
-        divisor = round(clock_hz / baud)
-        self.model = Model(build(board_files(emission, divisor)), divisor)
+    def __init__(self, board: Board, emission: Emission) -> None:
+        files, divisor = board_files(board, emission)
+        self.model = Model(build(files), divisor)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.port = ""
