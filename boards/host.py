@@ -14,22 +14,19 @@ import numpy as np
 import serial
 from rich.console import Console
 
-from boards.catalogue import BOARDS
+from boards.catalogue import BAUDS, BOARDS
 from boards.errands import Errands
-from boards.packet import Status, identity
-from boards.pipe import Line, Pipe
+from boards.identify import manifest_identity, recognised
+from boards.pipe import ENQUIRIES, Line, NoAnswer, Pipe
 from boards.records import Reader, Writer
 from gen.emit import check_name
 from gen.errors import CheckFailed, Command, UserError
-from gen.manifest import describe, digest
-from gen.options import config_class, nearest, resolve, top_options
+from gen.options import nearest, resolve, top_options
 from gen.vectors import Word, marks, unpack, words
+from hw.config import Config
 from hw.stream import Stream
 from sim import arrays
 from sim.reference import Reference
-
-BAUD = 1_000_000
-"""Bits a second where no board is named."""
 
 PATIENCE = 10.0
 """Seconds without any progress after which a board is given up."""
@@ -39,6 +36,10 @@ BACKLOG = 4096
 
 GLANCE = 0.005
 """Seconds that a read of the port waits at most."""
+
+
+FEW_ENQUIRIES = 3
+"""Times that a board is asked at a rate which may not be its own."""
 
 
 class SerialLine:
@@ -67,6 +68,13 @@ class SerialLine:
         # An adapter that waits for more before it hands a byte on costs most of the throughput.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             self._port.set_low_latency_mode(True)
+
+    def set_baud(self, baud: int) -> None:
+        """Go on at another rate."""
+        try:
+            self._port.baudrate = baud
+        except (serial.SerialException, OSError, ValueError) as wrong:
+            raise UserError(f"{self._name}: can't do {baud} baud: {wrong}") from wrong
 
     def read(self, seconds: float) -> bytes:
         """Return what has come; wait for the first byte, but no longer than a glance."""
@@ -131,25 +139,29 @@ class Board:
     Parameters
     ----------
     board : str, optional
-        Name of the board in the catalogue: where they are not given, the preset that it has for
-        the top is taken, and the rate of its serial port at the board's own clock.
+        Name of the board in the catalogue: by it the rates that its serial port may have are
+        known, and the preset that is taken for a top where none is given.
     port : str or Line
         The serial port.
-    top : str
-        Key of ``hw.tops.TOPS``.
+    top : str, optional
+        Key of ``hw.tops.TOPS``. Without it the board is asked, which is understood if it has a
+        preset or what was built into ``build/boards``.
     preset : str, optional
     settings : mapping or iterable of str
         Parameters by name, or ``name=value``.
     name : str, optional
         Of the module, if it was not emitted under the top's.
     baud : int, optional
-        Bits a second on the line.
+        Bits a second on the line. Without it all are tried that the board may have.
     check : bool
         Hold every run against golden.
 
     Attributes
     ----------
+    top : str
     config : Config
+    baud : int
+        The three in the ``with`` statement.
     report : Report
         Of the last run.
 
@@ -159,11 +171,15 @@ class Board:
         There is no such port, no board, or another bitstream on it.
     """
 
+    top: str
+    config: Config
+    baud: int
+
     def __init__(
         self,
         board: str | None,
         port: str | Line,
-        top: str,
+        top: str | None = None,
         preset: str | None = None,
         settings: Mapping[str, object] | Iterable[str] = (),
         *,
@@ -179,32 +195,39 @@ class Board:
                 f"{key}={str(value).lower() if isinstance(value, bool) else value}"
                 for key, value in settings.items()
             ]
-        config_class(top)
-        if preset is None and target:
-            preset = target.presets.get(top)
-        self.config = resolve(top, preset, list(settings))
-        self._hash = digest(describe(top, self.config, check_name(name or top), "v"))
-        self._top = top
+        settings = list(settings)
+        self._wanted: tuple[str, Config] | None = None
+        if top is not None:
+            if preset is None and target:
+                preset = target.presets.get(top)
+            self._wanted = top, resolve(top, preset, settings)
+        elif preset or settings or name:
+            raise UserError("--top is missing: --preset and --set are of a top")
+        self._name = check_name(name) if name else None
         self._port = port
-        self._baud = baud or (target.divisor(target.mhz)[0] if target else BAUD)
-        self._golden = Reference(top, self.config) if check else None
-        self._streams = {s.name: s for s in self.config.streams}
-        self._results = {array.stream for array in self.config.result.values()}
-        self._writer = Writer(self.config)
+        if baud:
+            self._rates = [baud]
+        else:
+            self._rates = [rate for rate in BAUDS if not target or rate <= target.baud]
+        self._check = check
 
     def __enter__(self) -> Self:
-        line = SerialLine(self._port, self._baud) if isinstance(self._port, str) else self._port
         with contextlib.ExitStack() as stack:
-            if isinstance(line, SerialLine):
-                stack.callback(line.close)
-            self._pipe = Pipe(line, self._baud, PATIENCE)
-            self._check_identity(self._pipe.open())
+            said = self._reach(stack)
+            self.top, self.config = self._wanted or recognised(said)
+            want = manifest_identity(self.top, self.config, self._name)
+            if said != want:
+                raise UserError(
+                    f"another bitstream is on the board: want {self.top} with manifest "
+                    f"{want.hex()}, got {said.hex()}"
+                )
             self._open = stack.pop_all()
-        self._reader = Reader(self.config)
+        self._streams = {s.name: s for s in self.config.streams}
+        self._results = {array.stream for array in self.config.result.values()}
+        self._writer, self._reader = Writer(self.config), Reader(self.config)
+        self._golden = Reference(self.top, self.config) if self._check else None
         self._loaded: dict[str, np.ndarray] = {}
         self._faults = 0
-        if self._golden:
-            self._golden.reset()
         return self
 
     def __exit__(
@@ -213,12 +236,28 @@ class Board:
     ) -> None:  # fmt: skip
         self._open.close()
 
-    def _check_identity(self, status: Status) -> None:
-        if status.hash != identity(self._hash):
-            raise UserError(
-                f"another bitstream is on the board: want {self._top} with manifest "
-                f"{identity(self._hash).hex()}, got {status.hash.hex()}"
-            )
+    def _reach(self, stack: contextlib.ExitStack) -> bytes:
+        """Begin a session, at the rate that the board answers at; return its manifest's hash."""
+        line: Line
+        if isinstance(self._port, str):
+            line = own = SerialLine(self._port, self._rates[0])
+            stack.callback(own.close)
+        else:
+            line, own = self._port, None
+        rates = self._rates if own else self._rates[:1]
+        for baud in rates:
+            if own:
+                own.set_baud(baud)
+            self._pipe = Pipe(line, baud, PATIENCE)
+            self.baud = baud
+            try:
+                return self._pipe.open(ENQUIRIES if baud == rates[-1] else FEW_ENQUIRIES).hash
+            except NoAnswer:
+                continue
+        raise UserError(
+            f"no board answers at {', '.join(f'{rate:,}' for rate in rates)} baud: want its port, "
+            "and a bitstream with a link"
+        )
 
     def run(self, **stimulus: np.ndarray) -> dict[str, np.ndarray]:
         """Send arrays through the top and return the arrays that come out.
@@ -255,12 +294,12 @@ class Board:
         status = self._pipe.ask()
         if status.faults != self._faults:
             self._faults = status.faults
-            raise CheckFailed(f"{self._top} has counted a broken frame")
+            raise CheckFailed(f"{self.top} has counted a broken frame")
         traffic = self._pipe.traffic
         sent, received = traffic.sent - before.sent, traffic.received - before.received
         self.report = Report(
             run.length, run.beats_in, run.beats_out, time.monotonic() - start, sent, received,
-            10 * max(sent, received) / self._baud,
+            10 * max(sent, received) / self.baud,
             traffic.resent - before.resent, traffic.unusable - before.unusable,
         )  # fmt: skip
         results = self._arrays(run)
@@ -396,8 +435,8 @@ class _Run:
 
 @click.command(cls=Command)
 @click.option("--port", metavar="PATH", required=True, help="The board's serial port.")
-@click.option("--board", metavar="BOARD", help="Its name: by it preset and baud rate are known.")
-@click.option("--baud", type=click.IntRange(1), help=f"Bits/s.  [default: the board's, or {BAUD}]")
+@click.option("--board", metavar="BOARD", help="Its name: by it preset and baud rates are known.")
+@click.option("--baud", type=click.IntRange(1), help="Bits/s.  [default: what it answers at]")
 @top_options
 @click.option("--stimulus", type=click.Path(path_type=Path), required=True, help="Arrays (.npz).")
 @click.option("--result", type=click.Path(path_type=Path), help="Where the results go (.npz).")
@@ -407,18 +446,21 @@ def main(
     port: str, board: str | None, baud: int | None, top: str | None, preset: str | None,
     settings: tuple[str, ...], stimulus: Path, result: Path | None, check: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Send arrays through a top on a board; its bitstream must be of the very same parameters."""
-    config_class(top)  # refuses a missing one
-    assert top
+    """Send arrays through a top on a board; its bitstream must be of the very same parameters.
+
+    Without --top the board is asked which one it has.
+    """
     target = Board(board, port, top, preset, settings, baud=baud, check=check)
-    batch, batched = arrays.load(stimulus, target.config)
-    with Console(stderr=True).status(f"{port}: {top}"), target:
+    with Console(stderr=True).status(f"{port}: {top or 'which top is it?'}"), target:
+        batch, batched = arrays.load(stimulus, target.config)
         results = target.run(**batch)
     if result:
         arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
     report = target.report
     facts: dict[str, Any] = {
         **dataclasses.asdict(report),
+        "top": target.top,
+        "baud": target.baud,
         "checked": check,
         "result": str(result) if result else None,
     }
@@ -427,7 +469,7 @@ def main(
         return
     beats = (report.beats_in + report.beats_out) / report.seconds
     click.echo(
-        f"{port}: {report.inferences} inferences{' as golden has them' * check} in "
+        f"{port}: {target.top}, {report.inferences} inferences{' as golden has them' * check} in "
         f"{report.seconds:.3g} s, {report.inferences / report.seconds:.4g}/s, {beats:.4g} beats/s; "
         f"on the wire {report.wire_seconds:.3g} s, {report.resent} packets sent again"
     )

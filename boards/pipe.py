@@ -36,6 +36,10 @@ LEAST_ROOM = 64
 """Bytes that are worth a packet while others are on their way."""
 
 
+class NoAnswer(UserError):
+    """Nobody has answered."""
+
+
 class Line(Protocol):
     """A serial line, as a host sees it."""
 
@@ -129,19 +133,20 @@ class Pipe:
         self._told: list[Packet] = []  # the last status
         self._strangers = 0
 
-    def open(self) -> Status:
-        """Begin a session and return what the board says.
+    def open(self, enquiries: int = ENQUIRIES) -> Status:
+        """Begin a session and return what the board says, which is asked so many times.
 
         Raises
         ------
+        NoAnswer
         UserError
-            Nobody answers, or in another protocol.
+            It answers in another protocol.
         """
         while True:
             self._begin()
-            told = self._enquire()
+            told = self._enquire(enquiries)
             if told is None:
-                raise UserError("no board answers: want its port, and a bitstream with a link")
+                raise NoAnswer("no board answers: want its port, and a bitstream with a link")
             assert self.status
             if self.status.version != VERSION:
                 raise UserError(
@@ -159,16 +164,16 @@ class Pipe:
         CheckFailed
             It does not answer.
         """
-        if self._enquire() is None:
+        if self._enquire(ENQUIRIES) is None:
             raise CheckFailed("the board does not answer any more")
         assert self.status
         return self.status
 
-    def _enquire(self) -> Packet | None:
+    def _enquire(self, enquiries: int) -> Packet | None:
         """Return the packet of a status, or nothing."""
         self._told.clear()
         wait = self._first_wait
-        for _ in range(ENQUIRIES):
+        for _ in range(enquiries):
             self._put(Packet(OPEN, self._session), afresh=True)
             start = self._line.now
             end = start + wait
@@ -177,7 +182,7 @@ class Pipe:
             if self._told:
                 self._answered(self._line.now - start)
                 return self._told[-1]
-            wait *= 2
+            wait = min(2 * wait, LONGEST_WAIT)
         return None
 
     @property

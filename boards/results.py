@@ -7,6 +7,9 @@ from typing import Any
 from boards.catalogue import Board
 from gen.emit import write
 
+BUILT = Path("build/boards")
+"""Where bitstreams lie if the user does not say where."""
+
 RESULTS = Path(__file__).parent / "results"
 
 Results = dict[str, dict[str, Any]]
@@ -15,7 +18,7 @@ Results = dict[str, dict[str, Any]]
 
 def folder_of(board: Board, top: str) -> Path:
     """Return the folder of a bitstream where the user names none."""
-    return Path(f"build/boards/{board.name}_{top}")
+    return BUILT / f"{board.name}_{top}"
 
 
 def known(board: Board) -> Results:
