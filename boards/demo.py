@@ -33,6 +33,8 @@ from boards.routed import section as routed_section
 from boards.selftest import SelfTest, Vectors, deadline
 from boards.simulate import simulate
 from boards.stage import Checks, Step, Steps, clocks_of, through
+from boards.wired import Wired, send
+from boards.wired import section as wired_section
 from gen import report
 from gen.emit import Emission, emit, write
 from gen.errors import CheckFailed, Command
@@ -160,6 +162,7 @@ class Outcome:
     compared: int
     bitstream: Bitstream
     verdict_clocks: int
+    wired: Wired
     steps: list[Step]
     checks: list[tuple[str, bool]]
 
@@ -252,6 +255,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
           "never", lit.passed and not lit.failed and lit.clocks == expected)  # fmt: skip
     check(f"with one bit of the checksum wrong the red LED goes on after {unlit.clocks:,} clocks",
           unlit.failed and not unlit.passed)  # fmt: skip
+    wired = send(attention, batch, drawn[:DIGITS], steps, check)
 
     return Outcome(
         front=front,
@@ -267,6 +271,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
         compared=compared,
         bitstream=bitstream,
         verdict_clocks=lit.clocks,
+        wired=wired,
         steps=steps.done,
         checks=check.done,
     )
@@ -440,6 +445,7 @@ def describe(o: Outcome) -> report.Report:
                     ),
                 ],
             ),
+            wired_section(o.wired, o.attention),
             report.Section(
                 "How this was made",
                 "Every number is the same in every run, and so is every byte of this page.",
