@@ -9,7 +9,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
 
-from gen.errands import ANSWER, errands
+from gen.errands import errands
 from gen.vectors import Word, words
 from hw.stream import FAULT_BITS, Stream
 from sim.drivers import LONGEST_BURST, PATTERNS, Sink, Source
@@ -134,8 +134,10 @@ class Bench:
             One of ``sim.stimuli.STYLES``; the full range or all magnitudes alike if left out.
         """
         style = style or str(self.rng.choice(["uniform", "scaled"]))
-        streams = {s.name for s in self.inputs} | ({ANSWER} if self.experts else set())
-        return draw(self.config, streams, style, self.rng)
+        arrays = draw(self.config, {s.name for s in self.inputs}, style, self.rng)
+        if self.experts:
+            arrays["expert_out"] = self.experts.answers(arrays["tokens"])
+        return arrays
 
     def draw_settings(self, style: str = "scaled") -> dict[str, np.ndarray]:
         """Return random settings."""
