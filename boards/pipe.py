@@ -32,6 +32,9 @@ ENQUIRIES = 6
 STRANGERS = 3
 """Statuses of another session, with nothing of the own one between, that say that it is over."""
 
+STILL = 60.0
+"""Seconds after which a board is given up that answers, but takes and gives nothing."""
+
 LEAST_ROOM = 64
 """Bytes that are worth a packet while others are on their way."""
 
@@ -84,7 +87,7 @@ class Pipe:
         Bits a second on the line, by which the board's time to answer is reckoned. Too short a
         time costs packets that are sent twice, and nothing else.
     patience : float
-        Seconds without any progress after which the board is given up.
+        Seconds of silence after which the board is given up.
     dice : random.Random, optional
         Draw the sessions.
 
@@ -129,7 +132,7 @@ class Pipe:
         self._wait = self._first_wait
         self._timed: tuple[int, float] | None = None  # the byte behind one, and when it was sent
         self._usual = 0.0
-        self._moved = self._due = self._line.now
+        self._moved = self._heard = self._due = self._line.now
         self._told: list[Packet] = []  # the last status
         self._strangers = 0
 
@@ -213,8 +216,10 @@ class Pipe:
         self._fill()
         self._read(max(self._due - self._line.now, 0))
         now = self._line.now
-        if now - self._moved > self._patience:
+        if now - max(self._heard, self._moved) > self._patience:
             raise CheckFailed(f"the board has been silent for {self._patience:g} s")
+        if now - self._moved > STILL:
+            raise CheckFailed(f"the board answers, but its unit has done nothing for {STILL:g} s")
         if now >= self._due:
             self._wait = min(2 * self._wait, LONGEST_WAIT)
             self._due = now + self._wait
@@ -292,6 +297,7 @@ class Pipe:
         if not packet.from_board:  # somebody's echo
             return
         self._strangers = 0
+        self._heard = self._line.now
         if packet.kind & OPEN:
             try:
                 self.status = Status.decode(packet.payload)

@@ -9,9 +9,23 @@ import pytest
 from cobs import cobs
 
 import boards.link
-from boards.packet import AGAIN, CLOSED, DATA, GAP, OPEN, BadPacket, Packet, Status
+from boards.packet import (
+    AGAIN,
+    BOARD_DATA,
+    CLOSED,
+    DATA,
+    GAP,
+    OPEN,
+    STATUS,
+    VERSION,
+    BadPacket,
+    Packet,
+    Status,
+)
+from boards.pipe import Pipe
 from gen.errors import CheckFailed, UserError
 from tests.boards.echo import (
+    BAUD,
     DIVISOR,
     IDENTITY,
     KINDS,
@@ -316,6 +330,34 @@ def test_a_board_that_falls_silent(board):
         exchange(host, b"hello")
     with pytest.raises(CheckFailed, match="the board does not answer any more"):
         host.ask()
+
+
+class Stuck:
+    """A line to a board that answers everything, and takes nothing."""
+
+    now = 0.0
+    said = b""
+
+    def write(self, data):
+        for packet in map(Packet.decode, filter(None, data.split(b"\0"))):
+            status = Status.FORM.pack(IDENTITY, VERSION, 9, 0)
+            kind, payload = (STATUS, status) if packet.kind & OPEN else (BOARD_DATA, b"")
+            self.said += Packet(kind, packet.session, payload=payload).encode()
+
+    def read(self, seconds):
+        self.now += 0.2
+        said, self.said = self.said, b""
+        return said
+
+
+def test_a_unit_that_does_nothing_is_waited_for_but_not_for_ever():
+    """It may compute for long, with the link alive."""
+    line = Stuck()
+    host = Pipe(line, BAUD, 2.0)
+    host.open()
+    with pytest.raises(CheckFailed, match="answers, but its unit has done nothing for 60 s"):
+        exchange(host, b"hello")
+    assert 60 < line.now < 63
 
 
 def test_it_does_not_matter_what_was_in_its_memories():
