@@ -38,12 +38,14 @@ WORST_BAUD = 0.015
 SHORTEST_BIT = 4
 """Clocks of a bit, at least: what a receiver needs to find its middle."""
 
-SMALL = dict.fromkeys(("attention", "heads", "lif", "moe", "sdsa"), "icebreaker")
+SMALL = dict.fromkeys(("attention", "heads", "lif", "linear", "moe", "sdsa"), "icebreaker")
 MEDIUM = {
-    "attention": "sample", "heads": "cifar", "lif": "snntorch", "moe": "default", "sdsa": "cifar",
+    "attention": "sample", "heads": "cifar", "lif": "snntorch", "linear": "digits",
+    "moe": "default", "sdsa": "cifar",
 }  # fmt: skip
 LARGE = {
-    "attention": "sample", "heads": "cifar", "lif": "cifar", "moe": "semm", "sdsa": "product",
+    "attention": "sample", "heads": "cifar", "lif": "cifar", "linear": "digits",
+    "moe": "semm", "sdsa": "product",
 }  # fmt: skip
 
 

@@ -165,6 +165,14 @@ class Config:
         return {}
 
     @property
+    def busiest(self) -> dict[str, int]:
+        """Values of main inputs with which an inference takes longest: clocks are bounds then.
+
+        Nothing where no clocks depend on what is sent.
+        """
+        return {}
+
+    @property
     def notes(self) -> dict[str, Any]:
         """What else the manifest says of this configuration (formats, seeds, queues)."""
         return {}

@@ -12,6 +12,7 @@ from hw.attention import AttentionConfig, attention
 from hw.config import Config
 from hw.heads import Heads, HeadsConfig
 from hw.lif import Lif, LifConfig
+from hw.linear import Linear, LinearConfig
 from hw.moe import Moe, MoeConfig
 from hw.sdsa import Sdsa, SdsaConfig
 
@@ -34,4 +35,5 @@ TOPS: dict[str, Top] = {
     "sdsa": Top(SdsaConfig, Sdsa, "spike-driven self-attention, mask and add only"),
     "moe": Top(MoeConfig, Moe, "mixture-of-experts router tile: route, dispatch, merge"),
     "heads": Top(HeadsConfig, Heads, "dynamic head pruning: the heads with most spikes of Q stay"),
+    "linear": Top(LinearConfig, Linear, "matrix product of spikes, in additions only"),
 }

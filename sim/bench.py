@@ -78,7 +78,12 @@ async def timing(dut: Any) -> None:
         settings = bench.draw_settings()
         await bench.load({n: np.full_like(settings[n], value) for n, value in steady.items()})
         bench.forget()
-    bench.send(bench.draw())
+
+    def slowest() -> dict[str, np.ndarray]:
+        arrays = bench.draw()
+        return arrays | {n: np.full_like(arrays[n], value) for n, value in CONFIG.busiest.items()}
+
+    bench.send(slowest())
     await bench.quiet()
     ports = bench.monitor.ports
     begin = min(ports[s.name].beats[0].clock for s in bench.inputs)
@@ -97,7 +102,7 @@ async def timing(dut: Any) -> None:
 
     # The steady state is reached once all buffers are full: the second half is sure to be in it.
     for _ in range(max(4 if CONFIG.by_inference else 2, -(-16 // CONFIG.timesteps))):
-        bench.send(bench.draw())
+        bench.send(slowest())
     await bench.quiet()
     if CONFIG.waits:
         bench.check()
@@ -115,6 +120,22 @@ async def timing(dut: Any) -> None:
             gaps = {b - a for a, b in itertools.pairwise(clocks[len(clocks) // 2 :])}
             assert gaps == {1}, f"{s.name}: want a beat a clock, got gaps of {sorted(gaps)} clocks"
     bench.check()
+
+
+@cocotb.test(skip=not CONFIG.busiest)
+async def bounds(dut: Any) -> None:
+    """Take at most as long as the configuration says, whatever is sent."""
+    bench = await Bench.after_reset(dut, JOB, "bounds")
+    ports = bench.monitor.ports
+    for style in STYLES:
+        bench.send(bench.draw(style))
+        await bench.quiet()
+        begin = min(ports[s.name].beats[0].clock for s in bench.inputs)
+        for want, edge, which in (("latency", 0, min), ("cycles", -1, max)):
+            took = which(ports[s.name].beats[edge].clock for s in bench.outputs) - begin
+            most = getattr(CONFIG, want)
+            assert took <= most, f"{want} of {style}: want at most {most} clocks, got {took}"
+        bench.check()
 
 
 @cocotb.test()

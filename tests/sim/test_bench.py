@@ -52,6 +52,9 @@ CONFIGS = [
     ("heads", "tokens=3 heads=3 head_dim=4 channels_per_beat=2 keep=1", "sv"),
     ("heads", "tokens=1 heads=1 head_dim=1 timesteps=1", "v"),
     ("heads", "tokens=5 tokens_per_beat=3 heads=4 head_dim=3 gate=false", "v"),
+    ("linear", "tokens=3 inputs=12 outputs=6 lanes=2 channels_per_beat=4 mode=events", "v"),
+    ("linear", "tokens=3 inputs=1 outputs=1 timesteps=2 mode=events", "sv"),
+    ("linear", "tokens=3 inputs=6 outputs=4 input_bits=5 columns=3 bias_per_token=true", "v"),
     ("moe", "tokens=5 channels=24 channels_per_beat=8 tiles=2 routing=topk k=3 capacity=4", "sv"),
 ]
 
@@ -63,6 +66,22 @@ TILES = [
         "routing=topk k=2 trace=true capacity=2",
         "routing=kwta k=2 timesteps=5 trace=true", "routing=kwta k=1 fill=true tau=3",
         "routing=kwta k=2 capacity=1 overflow=stall",
+    )
+]  # fmt: skip
+
+LINEAR = [
+    f"{sizes} mode={mode} {rest}"
+    for sizes in (
+        "tokens=1 inputs=1 outputs=1 timesteps=1", "tokens=2 inputs=1 outputs=6 lanes=2",
+        "tokens=3 inputs=7 outputs=5", "tokens=3 inputs=5 outputs=7 lanes=1 channels_per_beat=1",
+        "tokens=5 inputs=24 outputs=3 channels_per_beat=12", "tokens=2 inputs=70 outputs=4 lanes=2",
+        "tokens=3 inputs=12 outputs=4 lanes=1 channels_per_beat=6 columns=3",
+        "tokens=2 inputs=32 outputs=8 channels_per_beat=16 columns=8",
+    )
+    for mode in ("dense", "events")
+    for rest in (
+        "", "bias_per_token=true weight_bits=4 bias_bits=2", "input_bits=3 weight_bits=2",
+        "input_bits=8 bias_bits=24 bias_per_token=true",
     )
 ]  # fmt: skip
 
@@ -231,8 +250,16 @@ def test_corners_of_heads(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("settings", LINEAR)
+def test_corners_of_linear(settings):
+    emission = emitted("linear", settings)
+    assert not failures(bench(emission, design(emission), "icarus"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ALL_SIMULATORS)
-@pytest.mark.parametrize("top", ["lif", "attention", "sdsa", "moe", "heads"])
+@pytest.mark.parametrize("top", ["lif", "attention", "sdsa", "moe", "heads", "linear"])
 def test_bench_on_presets(top, simulator):
     for preset in ("default", "icebreaker"):
         emission = emitted(top, preset=preset)
