@@ -8,12 +8,22 @@ from hw.config import Array, Config, ConfigError, param
 from hw.linear.plan import Plan, sum_range, value_bits
 from hw.stream import Stream
 
-MOST_CHANNELS, MOST_LANES = 32, 8
+MOST_CHANNELS, MOST_LANES = 16, 8
 """Inputs and outputs of a beat unless more are asked for."""
 
+USUAL_CHANNELS = 32
+"""Channels of a token unless they follow from what is asked for."""
 
-def _most_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
+
+def _whole(number: int, part: int) -> int:
+    """Return the least multiple of a part from a number on."""
+    return -(-number // part) * part
+
+
+def _most_divisor(number: int, most: int, part: int = 1) -> int:
+    """Return the greatest divisor up to `most` that is a multiple of a part; `number` for none."""
+    few = range(part, min(number, most) + 1, part)
+    return max((d for d in few if number % d == 0), default=number)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,14 +41,20 @@ class LinearConfig(Config):
     }  # fmt: skip
 
     tokens: int = param(16, "tokens N", low=1, high=1024)
-    inputs: int = param(32, "inputs I: channels of a token that comes in", low=1, high=4096)
-    outputs: int = param(32, "outputs O: channels of a token that goes out", low=1, high=4096)
+    inputs: int = param(
+        None, "inputs I: channels of a token that comes in", low=1, high=4096,
+        derived="32, or the next whole number of beats",
+    )  # fmt: skip
+    outputs: int = param(
+        None, "outputs O: channels of a token that goes out", low=1, high=4096,
+        derived="32, or the next whole number of beats",
+    )  # fmt: skip
     lanes: int = param(
         None, "outputs that are worked on at once, and of a beat; divides outputs",
         low=1, high=256, derived="the most up to 8",
     )  # fmt: skip
     channels_per_beat: int = param(
-        None, "inputs of a beat; divides inputs", low=1, high=4096, derived="the most up to 32"
+        None, "inputs of a beat; divides inputs", low=1, high=4096, derived="the most up to 16"
     )
     columns: int = param(
         1, "inputs of a slice, whose weights are added up in a clock; divides channels_per_beat",
@@ -59,14 +75,13 @@ class LinearConfig(Config):
 
     def resolve(self) -> None:
         self.derive(
+            inputs=_whole(USUAL_CHANNELS, self.channels_per_beat or self.columns),
+            outputs=_whole(USUAL_CHANNELS, self.lanes or 1),
+        )
+        self.derive(
             lanes=_most_divisor(self.outputs, MOST_LANES),
-            channels_per_beat=max(
-                (
-                    d
-                    for d in range(1, min(self.inputs, max(MOST_CHANNELS, self.columns)) + 1)
-                    if self.inputs % d == 0 and d % self.columns == 0
-                ),
-                default=self.inputs,
+            channels_per_beat=_most_divisor(
+                self.inputs, max(MOST_CHANNELS, self.columns), self.columns
             ),
         )
         for name, whole in (

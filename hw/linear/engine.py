@@ -295,8 +295,10 @@ class Engine(wiring.Component):
         for lane in range(p.lanes):
             row: list[Value] = []
             for column in range(p.columns):
-                # The reset of a flip-flop masks, which takes no LUT.
-                weight = Signal(signed(p.weight_bits), name=f"weight{lane}_{column}")
+                # The reset of a flip-flop masks, which takes no LUT; it has but one.
+                weight = Signal(
+                    signed(p.weight_bits), name=f"weight{lane}_{column}", reset_less=True
+                )
                 word = read.data[lane].word_select(column, p.weight_bits)
                 with m.If(moves):
                     m.d.sync += weight.eq(Mux(masks_read[column], word, 0))
