@@ -159,7 +159,8 @@ class Engine(wiring.Component):
         # Pages that are in use, from the last beat of a token to its last slice.
         used = Signal(range(p.pages + 1))
         page_bits = ceil_log2(p.pages)
-        into, out_of = Signal(page_bits), Signal(page_bits)
+        into = Signal(page_bits)
+        out_of = Signal(page_bits)
         count = Signal(p.index_bits + 1)  # slices of the token at hand
         release = Signal()
         m.d.comb += [
@@ -266,7 +267,8 @@ class Engine(wiring.Component):
                 bits = Cat(x.bit_select(plane, 1) for x in inputs)
         else:
             bits = Const(1)
-        address, masks = Signal.like(start), Signal(p.columns)
+        address = Signal.like(start)
+        masks = Signal(p.columns)
         with m.If(moves):
             m.d.sync += [address.eq(start + number), masks.eq(Mux(at.blank, 0, bits))]
         return address, masks
@@ -336,7 +338,8 @@ class Engine(wiring.Component):
     ) -> None:
         """Add up, and put out."""
         p = self._plan
-        opens_group, opens_plane = Signal(init=1), Signal(init=1)
+        opens_group = Signal(init=1)
+        opens_plane = Signal(init=1)
         with m.If(moves):
             m.d.sync += [
                 self.o_valid.eq(at.valid & at.ends_group),

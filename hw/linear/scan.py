@@ -1,12 +1,16 @@
 """The slices of a token, one after another: all of them, or those in which there is anything."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.linear.plan import Plan
+
+
+def _slices(beat: Value, plan: Plan) -> list[Value]:
+    return [beat.word_select(i, plan.slice_bits) for i in range(plan.beat_slices)]
 
 
 class Scan(wiring.Component):
@@ -94,7 +98,8 @@ class Scan(wiring.Component):
             ends.eq(place == p.beat_slices - 1),
             self.ready.eq(self.room & (~busy | ends)),
             self.write.eq(busy),
-            self.slice.eq(beat.word_select(place, p.slice_bits)),
+            # (`word_select` would multiply to find out where it is.)
+            self.slice.eq(Array(_slices(beat, p))[place]),
             self.commit.eq(busy & ends & final),
             self.abort.eq(self.drop),
         ]
@@ -106,9 +111,7 @@ class Scan(wiring.Component):
 
     def _some(self, m: Module, moves: Signal, final: Signal, beat: Signal, word: Signal) -> None:
         p = self._plan
-        some = Cat(
-            self.bits.word_select(i, p.slice_bits).any() for i in range(p.beat_slices)
-        )  # fmt: skip
+        some = Cat(part.any() for part in _slices(self.bits, p))
         left = Signal(p.beat_slices)  # slices that are still to go
         rest = Signal.like(left)
         empty = Signal()
@@ -147,9 +150,7 @@ class Scan(wiring.Component):
             self.abort.eq(dropped),
         ]
         if p.stores_slices:
-            parts = [
-                Mux(lowest[i], beat.word_select(i, p.slice_bits), 0) for i in range(p.beat_slices)
-            ]
+            parts = [Mux(lowest[i], part, 0) for i, part in enumerate(_slices(beat, p))]
             m.d.sync += self.slice.eq(
                 Cat(Cat(part[b] for part in parts).any() for b in range(p.slice_bits))
             )

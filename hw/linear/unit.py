@@ -1,6 +1,7 @@
 """The matrix product as a unit: one matrix, loaded at run time."""
 
 from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib import wiring
 
 from hw.linear.config import LinearConfig
@@ -35,13 +36,13 @@ class Linear(wiring.Component):
         m.submodules.guard = guard = FrameGuard(c.stream("spikes"))
         m.submodules.engine = engine = Engine(p)
         wiring.connect(m, wiring.flipped(self.spikes), guard.i)
-        loading = Signal()
+        closed = Signal()  # settings are taken, or wait for what is on its way
         moves = Signal()
         final = Signal(init=p.beats == 1)  # the next beat is the last one of its token
         m.d.comb += [
             moves.eq(guard.o.valid & guard.o.ready),
-            guard.o.ready.eq(engine.i_ready & ~loading),
-            engine.i_valid.eq(guard.o.valid & ~loading),
+            guard.o.ready.eq(engine.i_ready & ~closed),
+            engine.i_valid.eq(guard.o.valid & ~closed),
             engine.i_bits.eq(guard.o.payload.data.as_value()),
             engine.i_final.eq(final),
             engine.i_restart.eq((guard.beat < p.beats) if c.bias_per_token else 1),
@@ -69,16 +70,18 @@ class Linear(wiring.Component):
             self.out.payload.last.eq(last & engine.o_last),
             engine.o_ready.eq(self.out.ready),
         ]
-        found = self._load(m, engine, loading, moves, guard.opening & (guard.beat == 0))
+        found = self._load(m, engine, closed, moves, guard.opening & (guard.beat == 0))
         m.submodules.fault_counter = faults = FaultCounter(3)
         m.d.comb += [faults.fault.eq(Cat(guard.fault, *found)), self.faults.eq(faults.count)]
         return m
 
     def _load(
-        self, m: Module, engine: Engine, loading: Signal, moves: Signal, between: Signal
+        self, m: Module, engine: Engine, closed: Signal, moves: Signal, between: Value
     ) -> list[Signal]:
-        """Take settings between inferences, of which none begins meanwhile."""
+        """Take settings between inferences, of which none begins once there are some."""
         c, p = self.config, self.config.plan
+        loading = Signal()
+        wanted = Signal()
         guards = []
         for name in ("weights", "bias"):
             guard = FrameGuard(c.stream(name))
@@ -89,9 +92,11 @@ class Linear(wiring.Component):
         weights, bias = guards
         offered = self.weights.valid | self.bias.valid
         under_way = (weights.beat != 0) | (bias.beat != 0)
-        m.d.sync += loading.eq(
-            Mux(loading, offered | under_way, offered & between & engine.idle & ~moves)
-        )
+        m.d.comb += closed.eq(loading | (wanted & between))
+        m.d.sync += [
+            wanted.eq(offered),
+            loading.eq(Mux(loading, offered | under_way, offered & between & engine.idle & ~moves)),
+        ]
 
         # Weights come output by output, a slice a beat, and lie group by group.
         slice_ = Signal(range(p.slices)) if p.slices > 1 else Signal()
