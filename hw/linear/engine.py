@@ -161,7 +161,9 @@ class Engine(wiring.Component):
         page_bits = ceil_log2(p.pages)
         into = Signal(page_bits)
         out_of = Signal(page_bits)
-        count = Signal(p.index_bits + 1)  # slices of the token at hand
+        count = Signal(p.index_bits)  # slices of the token at hand
+        newest = Signal(p.index_bits)  # the last one of them
+        some = Signal()  # if there are any
         release = Signal()
         m.d.comb += [
             scan.valid.eq(self.i_valid),
@@ -172,15 +174,15 @@ class Engine(wiring.Component):
             scan.room.eq(used != p.pages),
             self.i_ready.eq(scan.ready),
             write.en.eq(scan.write),
-            write.addr.eq(Cat(count[: p.index_bits], into)),
+            write.addr.eq(Cat(count, into)),
             write.data.eq(
                 Cat(scan.slice if p.stores_slices else (), scan.index if p.events else ())
             ),
             tokens.write.eq(scan.commit),
             tokens.word.eq(
                 Cat(
-                    (count - p.events)[: p.index_bits],
-                    (count == 0) if p.events else Const(0),
+                    newest if p.events else count,
+                    ~some if p.events else Const(0),
                     scan.commit_word,
                 )
             ),
@@ -188,26 +190,26 @@ class Engine(wiring.Component):
         ]
         m.d.sync += used.eq(used + scan.taken - release)
         with m.If(scan.commit | scan.abort):
-            m.d.sync += count.eq(0)
+            m.d.sync += [count.eq(0), some.eq(0)]
         with m.Elif(scan.write):
-            m.d.sync += count.eq(count + 1)
+            m.d.sync += [count.eq(count + 1), newest.eq(count), some.eq(1)]
         with m.If(scan.commit):
             m.d.sync += into.eq(into + 1)
         with m.If(release):
             m.d.sync += out_of.eq(out_of + 1)
 
         k = Signal(p.index_bits)
-        plane = Signal.like(self.last_plane)
         group = Signal.like(self.last_group)
-        at_end, at_plane, at_group = (Signal(name=x) for x in ("at_end", "at_plane", "at_group"))
+        fresh = Signal(init=1)  # the next slice is the first one of its token
+        at_end = Signal()
+        at_plane = Signal()
+        at_group = Signal()
         last = tokens.oldest[: p.index_bits]
         blank = tokens.oldest[p.index_bits]
         restart = tokens.oldest[-1]
         asks = Signal()
-        begins = (k == 0) & (plane == 0) & (group == 0)
         m.d.comb += [
             at_end.eq((k == last) | blank),
-            at_plane.eq(plane == self.last_plane),
             at_group.eq(group == self.last_group),
             asks.eq(tokens.waiting & moves),
             release.eq(asks & at_end & at_plane & at_group),
@@ -215,15 +217,20 @@ class Engine(wiring.Component):
             read.en.eq(asks),
         ]
         with m.If(asks):
-            m.d.sync += k.eq(Mux(at_end, 0, k + 1))
-            with m.If(at_end):
+            m.d.sync += [k.eq(Mux(at_end, 0, k + 1)), fresh.eq(release)]
+            with m.If(at_end & at_plane):
+                m.d.sync += group.eq(Mux(at_group, 0, group + 1))
+        if p.input_bits > 1:
+            plane = Signal.like(self.last_plane)
+            m.d.comb += at_plane.eq(plane == self.last_plane)
+            with m.If(asks & at_end):
                 m.d.sync += plane.eq(Mux(at_plane, 0, plane + 1))
-                with m.If(at_plane):
-                    m.d.sync += group.eq(Mux(at_group, 0, group + 1))
+        else:
+            m.d.comb += at_plane.eq(1)
         flags = _Flags(
             valid=tokens.waiting,
-            begins=begins,
-            restarts=begins & restart,
+            begins=fresh,
+            restarts=fresh & restart,
             blank=blank,
             ends_plane=at_end,
             ends_group=at_end & at_plane,

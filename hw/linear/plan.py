@@ -6,8 +6,8 @@ from amaranth.utils import bits_for, ceil_log2
 
 from hw.arith import tree_clocks
 
-BLOCK_BITS = 512
-"""Bits from which on slices lie in block RAM."""
+MOST_DEPTH, MOST_BITS = 32, 512
+"""Words and bits of slices up to which they do not lie in block RAM."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,8 @@ class Plan:
     @property
     def in_block(self) -> bool:
         """Whether slices lie in block RAM."""
-        return (self.pages << self.index_bits) * self.item_bits > BLOCK_BITS
+        depth = self.pages << self.index_bits
+        return depth > MOST_DEPTH or depth * self.item_bits > MOST_BITS
 
     @property
     def item_clocks(self) -> int:

@@ -150,7 +150,7 @@ def test_bench_in_icarus(top, settings, form):
 
 
 @pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33)]
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37)]
 )
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
@@ -160,7 +160,7 @@ def test_bench_in_verilator(top, settings, form):
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
 @pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25, 32)]
+    ("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25, 32, 37, 39)]
 )
 def test_bench_on_netlist(top, settings, form, family):
     emission = emitted(top, settings, form=form)
@@ -185,7 +185,7 @@ def test_bench_on_netlist_for_gowin(top, settings, form):
 @pytest.mark.slow
 @pytest.mark.icarus
 @pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 16, 19, 25, 30, 32, 33)]
+    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 16, 19, 25, 30, 32, 33, 37)]
 )
 def test_bench_on_netlist_of_every_top_for_gowin(top, settings, form):
     emission = emitted(top, settings, form=form)
