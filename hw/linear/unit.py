@@ -36,8 +36,8 @@ class Linear(wiring.Component):
     as wide as the result, and the bias is where the sum starts.
 
     Cells. With 8-bit weights and 64 inputs a lane takes 17 to 18 LUT4-equivalents on ECP5, which is
-    its carry chain of 17 bits and nothing else; there are 350 beside for scan, lists, addresses and the guards of
-    three streams. What was tried and weighed:
+    its carry chain of 17 bits and nothing else; there are 350 beside for scan, lists, addresses and
+    the guards of three streams. What was tried and weighed:
 
     * Groups outside, inputs inside, so that there is one accumulator a lane, and a token's list of
       slices is read again for each group: a block RAM. Inputs outside needs accumulators for all

@@ -146,7 +146,7 @@ def test_bench_in_icarus(top, settings, form):
     emission = emitted(top, settings, form=form)
     outcomes = bench(emission, design(emission), "icarus")
     assert not failures(outcomes)
-    assert len(outcomes) == 26
+    assert len(outcomes) == 27
 
 
 @pytest.mark.parametrize(
