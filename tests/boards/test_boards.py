@@ -35,7 +35,7 @@ def run(*arguments):
         ),
         (
             ["--board", "icebreaker"],
-            "error: --top is missing: want one of attention, heads, lif, moe, sdsa",
+            "error: --top is missing: want one of " + ", ".join(sorted(TOPS)),
         ),
         (
             ["--board", "icebreaker", "--top", "atention"],
