@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
 from gen.emit import FORMS, emit, write
-from gen.errors import Command
+from gen.errors import Group, UserError
+from gen.models.command import main as import_command
 from gen.options import config_class, resolve, top_options
 from gen.testbench import bench_files
 from hw.config import Config, bounds, kind
@@ -20,7 +22,7 @@ PIPE_WIDTH = 160
 """Columns of a table that does not go to a terminal."""
 
 
-@click.command(cls=Command, help=__doc__)
+@click.group(cls=Group, invoke_without_command=True, help=__doc__)
 @click.option("--list", "list_tops", is_flag=True, help="Print the tops, one line each.")
 @top_options
 @click.option("--help-parameters", is_flag=True, help="Print the parameters of the top.")
@@ -36,7 +38,9 @@ PIPE_WIDTH = 160
 )
 @click.option("--testbench", "bench", is_flag=True, help="Add a self-checking SystemVerilog bench.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
+@click.pass_context
 def main(
+    ctx: click.Context,
     list_tops: bool,
     top: str | None,
     preset: str | None,
@@ -49,7 +53,10 @@ def main(
     as_json: bool,
 ) -> None:
     """Run the command."""
-    if list_tops:
+    if ctx.invoked_subcommand is not None:
+        if any(ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE for key in ctx.params):
+            raise UserError(f"{ctx.invoked_subcommand}: its options go behind it")
+    elif list_tops:
         helps = {key: entry.help for key, entry in TOPS.items()}
         width = max(map(len, helps))
         lines = [f"{key:{width}}  {text}" for key, text in helps.items()]
@@ -131,6 +138,8 @@ def _shown(value: Any) -> str:
     """Return a value as ``--set`` takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
+
+main.add_command(import_command)
 
 if __name__ == "__main__":
     main(prog_name="python -m gen")

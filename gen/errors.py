@@ -31,3 +31,16 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as wrong:
             raise UserError(wrong.format_message()) from wrong
+
+
+class Group(Command, click.Group):
+    """A `Command` that has others below it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for, or raise `UserError`."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as wrong:
+            raise UserError(wrong.format_message()) from wrong

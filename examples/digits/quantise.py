@@ -8,24 +8,31 @@ the residual could leave its 16 bits that scale is made coarser, which rounds so
 """
 
 import argparse
-import io
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sim.golden.transformer import FORMAT, SCHEMA
+from gen.models.integers import (
+    BITS,
+    EPSILON,
+    FORMAT,
+    RESIDUAL_BITS,
+    SCHEMA,
+    exponent,
+    files,
+    fold,
+    linear,
+    ranges,
+    rounded,
+)
 
-EPSILON = 1e-5
-"""What PyTorch's batch normalisation adds to the variance."""
+__all__ = ["BITS", "EPSILON", "Builder", "exponent", "folded", "load", "neuron", "quantise",
+           "rounded", "write"]  # fmt: skip
 
-BITS = range(4, 9)
-BIAS_BITS = 16
-RESIDUAL_BITS = 16
 BRIGHTEST = 16  # the pixel that the network was trained to see as 1
 TAU = 2
 V_THRESHOLD = 1.0
@@ -48,26 +55,8 @@ def folded(state: Floats, name: str) -> tuple[np.ndarray, np.ndarray]:
         ``<name>.linear.weight`` and ``<name>.bn.weight, bias, running_mean, running_var``.
     name : str
     """
-    matrix, gain, offset, mean, variance = (
-        state[f"{name}.{part}"].astype(np.float64)
-        for part in ("linear.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-    )
-    gain = gain / np.sqrt(variance + EPSILON)
-    return matrix * gain[:, None], offset - mean * gain
-
-
-def exponent(weights: np.ndarray, bits: int) -> int:
-    """Return the greatest e at which ``round(weights * 2^e)`` are signed numbers of `bits` bits."""
-    high = (1 << (bits - 1)) - 1
-    e = math.floor(math.log2((high + 0.5) / np.abs(weights).max()))
-    if rounded(weights, e).max() > high or rounded(weights, e).min() < -high - 1:
-        e -= 1
-    return e
-
-
-def rounded(values: np.ndarray, e: int) -> np.ndarray:
-    """Return the integers nearest to ``values * 2^e``, ties to even."""
-    return np.rint(values * 2.0**e).astype(np.int64)
+    parts = ("linear.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    return fold(*(state[f"{name}.{part}"].astype(np.float64) for part in parts))
 
 
 def neuron(e: int, v_threshold: float = V_THRESHOLD, scale: float = 1.0) -> dict[str, Any]:
@@ -120,24 +109,11 @@ class Builder:
             e = min(e, self.finest)
         shift = self.finest - e if residual else 0
         whole, offset = rounded(weights, e), rounded(bias, e)
-        down, up = whole.clip(max=0).sum(axis=1), whole.clip(min=0).sum(axis=1)
-        low = down * bounds[1] + up * bounds[0]
-        high = down * bounds[0] + up * bounds[1]
+        low, high = ranges(whole, offset, *bounds)
         self.arrays[f"{name}.weights"] = whole.astype(np.int8)
         self.arrays[f"{name}.bias"] = offset.astype(np.int32)
-        return {
-            "name": name,
-            "kind": "linear",
-            "input": source,
-            "inputs": weights.shape[1],
-            "outputs": weights.shape[0],
-            "weight_bits": self.bits,
-            "bias_bits": BIAS_BITS,
-            "shift": shift,
-            "exponent": e + shift,
-            "low": int((low + offset).min()) << shift,
-            "high": int((high + offset).max()) << shift,
-        }
+        return linear(name, source, whole, offset, bits=self.bits, shift=shift, exponent=e + shift,
+                      low=low, high=high)  # fmt: skip
 
     def lif(self, name: str, source: Mapping[str, Any], channels: int) -> dict[str, Any]:
         """Return neurons for the current that comes out of the layer `source`."""
@@ -291,18 +267,9 @@ def _experts(b: Builder, sizes: Mapping[str, int], name: str, source: str) -> di
 def write(folder: Path, model: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write a model, the same bytes for the same model."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
-    (folder / "model.npz").write_bytes(file.getvalue())
-    text = json.dumps(model, indent=1) + "\n"
-    (folder / "model.json").write_text(text, encoding="utf-8")
+    for name, content in files(model, arrays).items():
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        (folder / name).write_bytes(data)
 
 
 def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -12,15 +12,17 @@ A model is a folder with two files:
 
 Layers stand in an order in which they can be computed. Each has a ``name``, a ``kind``, and under
 ``input`` (``inputs``; ``q``, ``k``, ``v``) the names of those it takes; ``input`` is the tokens
-themselves, the same in every time step. What comes out of a layer is [T, N, C] for an image:
+themselves, of an image the same in every time step. What comes out of a layer is [T, N, C] for an
+image:
 
 =============  ===================================================================================
 ``linear``     ``(weights @ x + bias) << shift``, the bias in every time step. ``inputs`` and
                ``outputs`` are its channels; weights are signed numbers of ``weight_bits``, biases
                of ``bias_bits``
 ``lif``        spikes of neurons, one for each token and channel, cleared before each image: ``tau,
-               decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`;
-               ``threshold`` is what U is compared with, U = 2h at tau 2
+               decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`, and
+               ``reset_delay`` where it is true; ``threshold`` is what U is compared with, U = 2h
+               at tau 2
 ``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
 ``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`
 ``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
@@ -30,6 +32,7 @@ themselves, the same in every time step. What comes out of a layer is [T, N, C] 
                many ``channels`` as the token has. The sum over the experts is shifted left by
                ``shift``
 ``add``        the sum of its ``inputs``
+``pool``       the sum over tokens, [T, 1, C]
 ``readout``    the sum over tokens and time steps, [C]: its greatest is the answer, ties to the
                lowest index. It is the last layer
 =============  ===================================================================================
@@ -37,10 +40,10 @@ themselves, the same in every time step. What comes out of a layer is [T, N, C] 
 An expert works in the time steps in which it is given a token. In the others its neurons for that
 token rest: nothing is added to their membranes and nothing leaks.
 
-Two entries of ``linear``, ``moe`` and ``add`` are there for those who build or read, and nothing is
-computed from them here: whatever the image, results lie in ``low..high``; and ``exponent`` says
-what an integer stands for in the real network, ``integer * 2**-exponent``. Both inputs of an
-``add`` have the same one.
+Two entries of ``linear``, ``moe``, ``add`` and ``pool`` are there for those who build or read, and
+nothing is computed from them here: whatever the image, results lie in ``low..high``; and
+``exponent`` says what an integer stands for in the real network, ``integer * 2**-exponent``. Both
+inputs of an ``add`` have the same one. ``input`` may have an ``exponent`` as well.
 """
 
 import json
@@ -128,7 +131,8 @@ def transformer(
     parameters : mapping
         The model.
     arrays : mapping
-        Its weights and biases, and ``image`` [B, height, width] int.
+        Its weights and biases, and ``image`` [B, height, width] int; or ``tokens`` [T, B, N, I]
+        int, where those are not the same in every time step.
     state : dict, optional
         The registers of each `attention`, by the layer's name; those after reset if left out.
 
@@ -140,8 +144,11 @@ def transformer(
     state : dict
         The registers behind the last image.
     """
-    tokens = patches(parameters, arrays["image"])
-    values = {"input": np.broadcast_to(tokens, (parameters["timesteps"], *tokens.shape))}
+    if "tokens" in arrays:
+        values = {"input": np.asarray(arrays["tokens"], np.int64)}
+    else:
+        tokens = patches(parameters, arrays["image"])
+        values = {"input": np.broadcast_to(tokens, (parameters["timesteps"], *tokens.shape))}
     state = dict(state or {})
     _run(parameters["layers"], arrays, values, state)
     del values["input"]
@@ -182,6 +189,8 @@ def _run(
             elif kind == "lif":
                 spikes = _lif(layer, x.reshape(len(x), -1))
                 values[name] = spikes.reshape(x.shape).astype(np.int64)
+            elif kind == "pool":
+                values[name] = x.sum(axis=2, keepdims=True)
             elif kind == "readout":
                 values[name] = x.sum(axis=(0, 2))
             else:
@@ -198,7 +207,7 @@ def _linear(layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.nd
 
 
 def _lif(layer: Mapping[str, Any], current: np.ndarray) -> np.ndarray:
-    neurons = {**layer, "reset_delay": False, "bias": 0}
+    neurons = {"reset_delay": False, **layer, "bias": 0}
     # One for each neuron: `lif` is slow in repeating a few of them over many neurons.
     settings = {name: np.full(current.shape[1], neurons[name]) for name in ("threshold", "bias")}
     return lif(neurons, {"current": current, **settings})[0]["spikes"]
