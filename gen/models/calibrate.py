@@ -1,7 +1,6 @@
 """Choose scales by data, and measure what integers lose of real numbers on them."""
 
 import dataclasses
-import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from gen.errors import UserError
 from gen.models.graph import INPUT, Lif, Linear, Network, Readout, Sdsa, Values, run
 from gen.models.integers import Integers, Quantiser, exponent, rounded
-from gen.models.read import finite
+from gen.models.read import archive, finite
 
 FINEST = 3
 """By how many bits a scale may be finer than the one at which all weights fit."""
@@ -64,15 +63,12 @@ def read(path: Path) -> Samples:
     UserError
         Where there is no such file, or there are no samples in it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = sorted({"image", "tokens"} & set(file.files))
-            if len(names) != 1:
-                raise UserError(f"--calibrate: want `image` or `tokens` in {path}, got "
-                                f"{', '.join(file.files) or 'nothing'}")  # fmt: skip
-            array = finite(names[0], file[names[0]])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as wrong:
-        raise UserError(f"--calibrate: {path}: {wrong}") from wrong
+    arrays = archive(path)
+    names = sorted({"image", "tokens"} & set(arrays))
+    if len(names) != 1:
+        have = ", ".join(arrays) or "nothing"
+        raise UserError(f"--calibrate: want `image` or `tokens` in {path}, got {have}")
+    array = finite(names[0], arrays[names[0]])
     real = names[0] == "tokens"
     if array.ndim not in ((3, 4) if real else (3,)) or not array.size:
         axes = "[B, N, I] or [T, B, N, I]" if real else "[B, N, I]"

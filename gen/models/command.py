@@ -143,7 +143,7 @@ def fraction(_: click.Context, parameter: click.Parameter, text: str | None) -> 
     type=click.FloatRange(0, min_open=True),
     help="Time step of a NIR graph, in units of its tau.",
 )
-@click.option("--library", type=click.Choice(LIBRARIES), help="What wrote a NIR graph.")
+@click.option("--library", type=click.Choice(tuple(LIBRARIES)), help="What wrote a NIR graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table for programs.")
 def main(
     path: Path,

@@ -165,6 +165,15 @@ class Verdict:
         self.reasons.append(reason)
 
 
+def few_bits(decay: float) -> tuple[int, int] | None:
+    """Return (b, s) of a decay factor ``b / 2^s`` below 1 with the fewest bits; None of others."""
+    for s in range(SNAP_BITS + 1):
+        b = round(decay * 2**s)
+        if abs(decay - b / 2**s) < SNAP and b < 2**s:
+            return b, s
+    return None
+
+
 def leak(neuron: Neuron, steps: int, verdict: Verdict) -> dict[str, Any]:
     """Return ``tau, fraction_bits, decay_bits`` with which `lif` leaks as a neuron does.
 
@@ -173,11 +182,8 @@ def leak(neuron: Neuron, steps: int, verdict: Verdict) -> dict[str, Any]:
     """
     if not math.isfinite(neuron.tau):
         return {"tau": ENDLESS, "fraction_bits": 0, "decay_bits": 0}
-    for s in range(SNAP_BITS + 1):
-        b = round(neuron.decay * 2**s)
-        if abs(neuron.decay - b / 2**s) < SNAP and b < 2**s:
-            break
-    else:
+    found = few_bits(neuron.decay)
+    if found is None:
         factor = round(neuron.decay * 2**DECAY_BITS)
         verdict.lower(
             APPROXIMATE,
@@ -185,6 +191,7 @@ def leak(neuron: Neuron, steps: int, verdict: Verdict) -> dict[str, Any]:
             f"{factor}/{2**DECAY_BITS}, membranes rounded to 2^-{FRACTION_BITS}",
         )
         return {"tau": neuron.tau, "fraction_bits": FRACTION_BITS, "decay_bits": DECAY_BITS}
+    b, s = found
     tau = 1 / (1 - b / 2**s)
     fraction = 0 if b <= 1 else s * (steps - 1)
     if fraction > MOST_FRACTION_BITS:
@@ -422,7 +429,7 @@ class Quantiser:
         return self.natural[layer.name]
 
     def factor(self, name: str) -> float:
-        """Return what ``integer * 2^-exponent`` is multiplied by to be what comes out of a layer."""
+        """Return the factor of what comes out of a layer: see `Value`."""
         if name == INPUT:
             return 1.0 if self.given.step is None else float(_log2(self.given.step)[1])
         layer = self.network[name]
@@ -552,6 +559,12 @@ class Quantiser:
             out = e + taken.exponent
             limit = 1 << (self.bits - 1)
             whole = rounded(weights, e).clip(-limit, limit - 1)
+            if np.abs(layer.bias).max() * 2.0**out >= 1 << (MOST_BIAS_BITS - 1):
+                raise UserError(
+                    f"{layer.name}: biases of up to {np.abs(layer.bias).max():.3g} are far over "
+                    f"weights of up to {np.abs(weights).max():.3g}: they need more than "
+                    f"{MOST_BIAS_BITS} bits"
+                )
             offset = rounded(layer.bias, out)
             low, high = ranges(whole, offset, taken.low, taken.high)
             value = Value(out, low, high)
@@ -570,10 +583,6 @@ class Quantiser:
             shift = finest - out
         entry = linear(layer.name, layer.inputs[0], whole, offset, bits=self.bits, shift=shift,
                        exponent=out + shift, low=low, high=high)  # fmt: skip
-        if entry["bias_bits"] > MOST_BIAS_BITS:
-            raise UserError(f"{layer.name}: biases of {entry['bias_bits']} bits, of "
-                            f"{MOST_BIAS_BITS} at most: {np.abs(layer.bias).max():.3g} is far over "
-                            f"the weights, {np.abs(weights).max():.3g} at most")  # fmt: skip
         self.arrays[f"{layer.name}.weights"] = whole.astype(np.int8)
         self.arrays[f"{layer.name}.bias"] = offset.astype(np.int32)
         self.layers.append(entry)

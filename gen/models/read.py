@@ -44,13 +44,22 @@ def read(path: Path) -> State | Any:
     return readers[path.suffix](path)
 
 
-def _npz(path: Path) -> State:
+def archive(path: Path) -> State:
+    """Return the arrays of a NumPy archive, whatever they are."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # NumPy leaves a file open that it opened and can't read.
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise UserError(f"{path}: no NumPy archive of arrays: it is one array")
+            with file:
+                return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as wrong:
         raise UserError(f"{path}: no NumPy archive of arrays: {wrong}") from wrong
-    return checked(path, arrays)
+
+
+def _npz(path: Path) -> State:
+    return checked(path, archive(path))
 
 
 def _safetensors(path: Path) -> State:
@@ -90,7 +99,9 @@ def _nir(path: Path) -> Any:
     import nir
 
     try:
-        return nir.read(path)
+        # Whether shapes agree is found out while layers are made: scalars for all channels, which
+        # snnTorch writes, are a mismatch to nir.
+        return nir.read(path, type_check=False)
     except Exception as wrong:  # h5py and nir raise whatever they like
         raise UserError(f"{path}: no graph of NIR: {wrong}") from wrong
 

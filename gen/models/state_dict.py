@@ -296,8 +296,9 @@ class _Reader:
         learnt = self.state.get(f"{name}.w")
         if learnt is not None:
             tau = 1 + float(np.exp(-learnt.reshape(())))
-        return Neuron(tau, self._value(v_threshold), self._value("reset"), self._value("fire"),
-                      self._value("decay_input"))  # fmt: skip
+        reset, _, delayed = self._value("reset").partition("-")
+        return Neuron(tau, self._value(v_threshold), reset, self._value("fire"),
+                      self._value("decay_input"), bool(delayed))  # fmt: skip
 
     def _lif(self, name: str, source: str) -> str:
         self.layers.append(Lif(name, (source,), self._neuron(name)))
