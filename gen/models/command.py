@@ -21,7 +21,6 @@ from gen.models.integers import (
     APPROXIMATE,
     BITS,
     CURRENT_BITS,
-    RESIDUAL_BITS,
     UNSUPPORTED,
     Given,
     Integers,
@@ -68,7 +67,9 @@ def fraction(_: click.Context, parameter: click.Parameter, text: str | None) -> 
     return value
 
 
-@click.command(cls=Command, name="import", help=__doc__)
+@click.command(
+    cls=Command, name="import", help=__doc__, short_help="A trained network to integers."
+)
 @click.argument("path", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder [default: build/NAME].")
 @click.option(
@@ -81,7 +82,7 @@ def fraction(_: click.Context, parameter: click.Parameter, text: str | None) -> 
 @click.option(
     "--residual-bits",
     type=click.IntRange(8, CURRENT_BITS),
-    default=RESIDUAL_BITS,
+    default=CURRENT_BITS,
     show_default=True,
     help="The most that a residual may have.",
 )
@@ -181,6 +182,7 @@ def main(
         quantiser, integers = calibration.scaled(network, quantiser, samples)
         if worst(integers.rows) != UNSUPPORTED:
             losses = calibration.losses(quantiser.network, integers, samples)
+    network.notes += integers.notes
     _show(integers.rows, network, losses, as_json)
     word = worst(integers.rows)
     if word == UNSUPPORTED or (word == APPROXIMATE and not allow_approximate):

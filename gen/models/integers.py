@@ -336,6 +336,7 @@ class Integers:
     arrays: dict[str, np.ndarray]
     rows: list[Row]
     step: Fraction
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class Unfit(Exception):  # another try follows
@@ -384,9 +385,18 @@ class Quantiser:
         for layer in self.network.layers:
             self._scale(layer.name)
         self._scale(INPUT)
+        wanted = dict(self.finest)
         while True:
             try:
-                return self._built()
+                integers = self._built()
+                integers.notes += [
+                    f"{group}: its residual is {2 ** (top - own)} times as coarse as the finest "
+                    f"of its addends, to fit {self.residual_bits} bits (and its sum over tokens "
+                    f"{CURRENT_BITS})"
+                    for group, own in self.finest.items()
+                    if own is not None and (top := wanted[group] or own) > own
+                ]
+                return integers
             except Unfit as unfit:
                 (group,) = unfit.args
                 finest = self.finest[group]
@@ -531,10 +541,10 @@ class Quantiser:
         self._fits(INPUT, value)
         return value
 
-    def _fits(self, name: str, value: Value) -> None:
-        """Refuse a value of too many bits, or have its residual made coarser."""
-        group = self.group.get(name)
-        most = CURRENT_BITS if group is None else self.residual_bits
+    def _fits(self, name: str, value: Value, of: str | None = None) -> None:
+        """Refuse a value of too many bits, or have the residual that it is `of` made coarser."""
+        group = self.group.get(of or name)
+        most = CURRENT_BITS if of or group is None else self.residual_bits
         need = max(bits_for(int(bound), True) for bound in (value.low.min(), value.high.max()))
         if need <= most:
             return
@@ -542,7 +552,7 @@ class Quantiser:
             raise UserError(
                 f"{name}: it can reach {int(value.low.min())}..{int(value.high.max())}, "
                 f"which is {need} bits of {most}"
-                + ("" if group is None else "; --residual-bits gives it more")
+                + ("; --residual-bits gives it more" if most < CURRENT_BITS else "")
             )
         raise Unfit(group)
 
@@ -711,7 +721,7 @@ class Quantiser:
             taken.exponent, taken.low * tokens, taken.high * tokens, taken.factor / tokens
         )
         self.values[layer.name] = value
-        self._fits(layer.name, value)
+        self._fits(layer.name, value, layer.inputs[0])
         self.layers.append(
             {"name": layer.name, "kind": "pool", "input": layer.inputs[0],
              "exponent": value.exponent, "low": int(value.low.min()), "high": int(value.high.max())}

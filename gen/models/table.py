@@ -23,7 +23,7 @@ def show(
     losses: Mapping[str, str] | None = None,
 ) -> None:
     """Print the table, what was assumed and what else there is to say."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
     table = Table(*COLUMNS, *(("loses",) if losses is not None else ()), box=None)
     for row in rows:
         why = "; ".join([*row.verdict.reasons, *([row.loss] if row.loss else [])])

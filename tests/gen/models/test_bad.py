@@ -90,10 +90,14 @@ def test_options_that_are_wrong(refused, arguments, words):
 
 def test_a_residual_that_leaves_its_bits(refused, call):
     args = ("--heads", "4", "--skip", "patch_embed", "--input-range=-2999:2999",
-            "--input-step", "1/16")  # fmt: skip
-    assert "--residual-bits" in refused(state(), *args)
-    done = call(state(), *args, "--tokens", "6", "--residual-bits", "24")
+            "--input-step", "1/16", "--tokens", "6")  # fmt: skip
+    assert "--residual-bits" in refused(state(), *args, "--residual-bits", "16")
+    done = call(state(), *args)
     assert done.exit_code == 0, done.output
+    args = ("--heads", "4", "--input-range", "0:4", "--residual-bits")
+    note = "note: block.0.mlp.residual: its residual is"
+    assert note not in call(state(), *args, "16").stdout
+    assert f"{note} 4 times" in call(state(), *args, "10").stdout
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from gen.__main__ import main
+from gen.models import integers, state_dict
+from gen.models.integers import fold
 from sim.golden.transformer import read, transformer
 from tests.gen.models import reference, states
 
@@ -124,3 +128,62 @@ def test_the_reference_finds_mutants(call, mutant):
     seen, _ = reference.sdt(state, tokens[:, 0] / 4, HEADS, **changed)
     with pytest.raises(AssertionError):
         compare(seen, result, 0)
+
+
+def without_mean(matrix, gain, offset, mean, variance, bias=0.0):
+    return fold(matrix, gain, offset, 0 * mean, variance, bias)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "mutant"),
+    [
+        (state_dict, "fold", without_mean),
+        (state_dict, "DEFAULTS", state_dict.DEFAULTS | {"fire": "gt"}),
+        (state_dict, "DEFAULTS", state_dict.DEFAULTS | {"reset": "soft"}),
+        (state_dict, "DEFAULTS", state_dict.DEFAULTS | {"decay_input": False}),
+        (state_dict, "SCALE", 0.25),
+        (integers, "EPSILON", 0.5),
+    ],
+)
+def test_mutants_of_the_importer_are_found(call, monkeypatch, target, name, mutant):
+    monkeypatch.setattr(target, name, mutant)
+    rng = np.random.default_rng(0)
+    state = states.spikformer(rng, inputs=3)
+    assert call(state, *SIZES, "--input-range", "0:4", "--input-step", "1/4").exit_code == 0
+    tokens = rng.integers(0, 17, (STEPS, 3, TOKENS, 3))
+    _, result = golden(tokens)
+    with pytest.raises(AssertionError):
+        compare(reference.spikformer(state, tokens[:, 0] / 4, HEADS)[0], result, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reference_lif"),
+    [(("--fire", "gt"), {"fires": np.greater}), (("--tau", "4"), {"tau": 4.0})],
+)
+def test_options_change_every_neuron(call, arguments, reference_lif):
+    rng = np.random.default_rng(1)
+    state = states.spikformer(rng, inputs=3)
+    args = ("--input-range", "0:4", "--input-step", "1/4", *arguments)
+    assert call(state, *SIZES, *args).exit_code == 0
+    tokens = rng.integers(0, 17, (STEPS, 1, TOKENS, 3))
+    _, result = golden(tokens)
+    seen, _ = reference.spikformer(
+        state, tokens[:, 0] / 4, HEADS, lif=lambda v=1.0: reference.LIF(v, **reference_lif)
+    )
+    compare(seen, result, 0)
+
+
+def test_attention_has_no_delayed_reset(rows):
+    state = states.sdt(np.random.default_rng(1), inputs=3, depth=1)
+    status, said, _ = rows(state, *SIZES, "--input-range", "0:4", "--reset", "soft-delayed",
+                           "--allow-approximate")  # fmt: skip
+    assert status == 1
+    bad = [name for name, row in said.items() if row["verdict"] == "unsupported"]
+    assert bad == ["block.0.attn.sdsa"]
+    assert said["head_lif"]["reset"] == "soft, delayed"
+
+
+def test_options_of_the_top_go_with_no_command(call):
+    done = CliRunner().invoke(main, ["--top", "lif", "import", "model.npz"])
+    assert done.exit_code == 2
+    assert done.stderr == "error: import: its options go behind it\n"
