@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.models.integers import (
+from gen.models.rounding import (
     BITS,
     EPSILON,
     FORMAT,

@@ -8,8 +8,9 @@ import numpy as np
 
 from gen.errors import UserError
 from gen.models.graph import INPUT, Lif, Linear, Network, Readout, Sdsa, Values, run
-from gen.models.integers import Integers, Quantiser, exponent, rounded
+from gen.models.integers import Integers, Quantiser
 from gen.models.read import archive, finite
+from gen.models.rounding import exponent, rounded
 
 FINEST = 3
 """By how many bits a scale may be finer than the one at which all weights fit."""

@@ -19,20 +19,19 @@ from gen.models import calibrate as calibration
 from gen.models.graph import Foreign, Network
 from gen.models.integers import (
     APPROXIMATE,
-    BITS,
     CURRENT_BITS,
     UNSUPPORTED,
     Given,
     Integers,
     Quantiser,
     Row,
-    files,
     rows_of,
     worst,
 )
 from gen.models.nir_graph import LIBRARIES
 from gen.models.nir_graph import network_of as nir_network
 from gen.models.read import read
+from gen.models.rounding import BITS, files
 from gen.models.state_dict import FAMILIES, Options
 from gen.models.state_dict import network_of as state_network
 from gen.models.table import as_data, show

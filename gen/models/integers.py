@@ -7,10 +7,7 @@ the residual could leave its bits that scale is made coarser.
 """
 
 import dataclasses
-import io
-import json
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -32,20 +29,21 @@ from gen.models.graph import (
     Readout,
     Sdsa,
 )
+from gen.models.rounding import (
+    FORMAT,
+    RESIDUAL_BITS,
+    SCHEMA,
+    exponent,
+    linear,
+    ranges,
+    rounded,
+    signed_bits,
+)
 from hw.config import ConfigError
 from hw.lif import LifConfig
 from hw.sdsa.config import SdsaConfig
 
-FORMAT = "spikewright transformer"
-SCHEMA = 1
-
-EPSILON = 1e-5
-"""What PyTorch's batch normalisation adds to the variance."""
-
-BITS = range(4, 9)
-BIAS_BITS = 16
 MOST_BIAS_BITS = 24
-RESIDUAL_BITS = 16
 CURRENT_BITS = 24
 """The most that `lif` takes."""
 
@@ -63,93 +61,6 @@ LONGEST = 1024.0
 
 FAITHFUL, APPROXIMATE, UNSUPPORTED = "faithful", "approximate", "unsupported"
 VERDICTS = (FAITHFUL, APPROXIMATE, UNSUPPORTED)
-
-
-def fold(
-    matrix: np.ndarray,
-    gain: np.ndarray,
-    offset: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
-    bias: np.ndarray | float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (weights [O, I], bias [O]) of a matrix and the batch normalisation behind it.
-
-    Parameters
-    ----------
-    matrix : ndarray [O, I]
-    gain, offset, mean, variance : ndarray [O]
-        ``weight, bias, running_mean, running_var`` of the normalisation.
-    bias : ndarray [O]
-        What is added between the two.
-    """
-    gain = gain / np.sqrt(variance + EPSILON)
-    return matrix * gain[:, None], offset + (bias - mean) * gain
-
-
-def exponent(weights: np.ndarray, bits: int) -> int:
-    """Return the greatest e at which ``round(weights * 2^e)`` are signed numbers of `bits` bits."""
-    high = (1 << (bits - 1)) - 1
-    e = math.floor(math.log2((high + 0.5) / np.abs(weights).max()))
-    if rounded(weights, e).max() > high or rounded(weights, e).min() < -high - 1:
-        e -= 1
-    return e
-
-
-def rounded(values: np.ndarray, e: int) -> np.ndarray:
-    """Return the integers nearest to ``values * 2^e``, ties to even."""
-    return np.rint(values * 2.0**e).astype(np.int64)
-
-
-def ranges(
-    whole: np.ndarray, offset: np.ndarray, low: np.ndarray | int, high: np.ndarray | int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and greatest ``whole @ x + offset`` of inputs in ``low..high``, [..., O]."""
-    down, up = whole.clip(max=0), whole.clip(min=0)
-    if np.ndim(low) == 0:
-        down, up = down.sum(axis=1), up.sum(axis=1)
-        return down * high + up * low + offset, down * low + up * high + offset
-    return down @ high + up @ low + offset, down @ low + up @ high + offset
-
-
-def linear(
-    name: str,
-    source: str,
-    whole: np.ndarray,
-    offset: np.ndarray,
-    *,
-    bits: int,
-    shift: int,
-    exponent: int,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> dict[str, Any]:
-    """Return the entry of a linear layer.
-
-    Parameters
-    ----------
-    name, source : str
-    whole, offset : ndarray
-        Integer weights [O, I] and biases.
-    bits, shift, exponent : int
-        Of a weight; to the left; of what comes out.
-    low, high : ndarray
-        What comes out in front of the shift.
-    """
-    most = max(bits_for(int(bound), True) for bound in (offset.min(), offset.max()))
-    return {
-        "name": name,
-        "kind": "linear",
-        "input": source,
-        "inputs": whole.shape[1],
-        "outputs": whole.shape[0],
-        "weight_bits": bits,
-        "bias_bits": max(BIAS_BITS, most),
-        "shift": shift,
-        "exponent": exponent,
-        "low": int(low.min()) << shift,
-        "high": int(high.max()) << shift,
-    }
 
 
 @dataclasses.dataclass
@@ -545,7 +456,7 @@ class Quantiser:
         """Refuse a value of too many bits, or have the residual that it is `of` made coarser."""
         group = self.group.get(of or name)
         most = CURRENT_BITS if of or group is None else self.residual_bits
-        need = max(bits_for(int(bound), True) for bound in (value.low.min(), value.high.max()))
+        need = signed_bits(int(value.low.min()), int(value.high.max()))
         if need <= most:
             return
         if group is None or self._held(group):
@@ -850,20 +761,6 @@ def _log2(step: Fraction) -> tuple[int, Fraction]:
         if rest == 1 and whole & (whole - 1) == 0:
             return sign * (whole.bit_length() - 1), Fraction(1)
     return 0, step
-
-
-def files(model: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, str | bytes]:
-    """Return the files of a model, the same bytes for the same model."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
-    return {"model.json": json.dumps(model, indent=1) + "\n", "model.npz": file.getvalue()}
 
 
 def worst(rows: Sequence[Row]) -> str:

@@ -32,7 +32,8 @@ from gen.models.graph import (
     Readout,
     Sdsa,
 )
-from gen.models.integers import Given, fold
+from gen.models.integers import Given
+from gen.models.rounding import fold
 
 FAMILIES = ("sdt", "spikformer", "spikingjelly")
 STEM = "patch_embed"

@@ -5,7 +5,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from gen.models import integers
+from gen.models import rounding
 from gen.models.state_dict import POOLING
 from sim.golden import transformer as golden
 from tests.gen.models import states
@@ -16,7 +16,7 @@ ARGS = ("--heads", "4", "--tokens", "6")
 
 
 def test_the_format_is_the_one_that_golden_reads():
-    assert (integers.FORMAT, integers.SCHEMA) == (golden.FORMAT, golden.SCHEMA)
+    assert (rounding.FORMAT, rounding.SCHEMA) == (golden.FORMAT, golden.SCHEMA)
     assert SCHEMA["properties"]["format"]["const"] == golden.FORMAT
     assert SCHEMA["properties"]["schema"]["const"] == golden.SCHEMA
     jsonschema.Draft202012Validator.check_schema(SCHEMA)

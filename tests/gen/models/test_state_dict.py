@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from gen.__main__ import main
-from gen.models import integers, state_dict
-from gen.models.integers import fold
+from gen.models import rounding, state_dict
+from gen.models.rounding import fold
 from sim.golden.transformer import read, transformer
 from tests.gen.models import reference, states
 
@@ -142,7 +142,7 @@ def without_mean(matrix, gain, offset, mean, variance, bias=0.0):
         (state_dict, "DEFAULTS", state_dict.DEFAULTS | {"reset": "soft"}),
         (state_dict, "DEFAULTS", state_dict.DEFAULTS | {"decay_input": False}),
         (state_dict, "SCALE", 0.25),
-        (integers, "EPSILON", 0.5),
+        (rounding, "EPSILON", 0.5),
     ],
 )
 def test_mutants_of_the_importer_are_found(call, monkeypatch, target, name, mutant):
