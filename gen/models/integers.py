@@ -47,6 +47,9 @@ MOST_BIAS_BITS = 24
 CURRENT_BITS = 24
 """The most that `lif` takes."""
 
+INPUT_BITS = 8
+"""Of what goes into a matrix, unsigned."""
+
 FRACTION_BITS = 8
 """Of a membrane whose leak no number of bits makes exact."""
 DECAY_BITS = 16
@@ -515,6 +518,12 @@ class Quantiser:
         )
         row = Row(layer.name, "linear", scale=f"2^{-value.exponent}",
                   bits=f"{self.bits} weight, {value.bits} out")  # fmt: skip
+        if taken.low.min() < 0 or taken.bits > INPUT_BITS:
+            row.verdict.lower(
+                UNSUPPORTED,
+                f"what goes in is {int(taken.low.min())}..{int(taken.high.max())}: a matrix takes "
+                f"numbers of up to {INPUT_BITS} bits without a sign",
+            )
         row.loss = "nothing rounded" if lost == 0 else f"rounded by {lost:.2g} at most"
         self.rows.append(row)
 
@@ -637,7 +646,8 @@ class Quantiser:
             {"name": layer.name, "kind": "pool", "input": layer.inputs[0],
              "exponent": value.exponent, "low": int(value.low.min()), "high": int(value.high.max())}
         )  # fmt: skip
-        row = Row(layer.name, "pool", scale=f"2^{-value.exponent} / {tokens}",
+        verdict = Verdict(reasons=["in golden alone: no unit adds up tokens so far"])
+        row = Row(layer.name, "pool", verdict=verdict, scale=f"2^{-value.exponent} / {tokens}",
                   bits=f"{value.bits} out")  # fmt: skip
         self.rows.append(row)
 

@@ -176,3 +176,12 @@ def test_stems_with_convolutions_and_pools_are_said_to_be_unsupported(rows):
 def test_a_stem_of_matrices_without_pools_is_imported(rows):
     assert rows(stem(1), *ARGS, "--pooling", "0000")[0] == 0
     assert rows(stem(1), *ARGS)[0] == 1
+
+
+@pytest.mark.parametrize("span", ["0:16", "-1:1"])
+def test_matrices_take_eight_bits_without_a_sign(rows, span):
+    status, said, _ = rows(state(), *ARGS[:-2], f"--input-range={span}", "--input-step", "1/16",
+                           "--allow-approximate")  # fmt: skip
+    assert status == 1
+    bad = [name for name, row in said.items() if row["verdict"] == "unsupported"]
+    assert bad == ["patch_embed.proj"]
