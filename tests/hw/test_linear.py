@@ -91,8 +91,10 @@ def clocks(config, spikes):
 
 
 SIZES = [
-    "tokens=5 inputs=24 outputs=12 lanes=4 channels_per_beat=8",
-    "tokens=3 inputs=64 outputs=8 lanes=8",
+    pytest.param(
+        "tokens=5 inputs=24 outputs=12 lanes=4 channels_per_beat=8", marks=pytest.mark.slow
+    ),
+    pytest.param("tokens=3 inputs=64 outputs=8 lanes=8", marks=pytest.mark.slow),
     "tokens=7 inputs=12 outputs=2 lanes=2 channels_per_beat=4 columns=2",
     "tokens=4 inputs=10 outputs=6 lanes=2 input_bits=3",
 ]
