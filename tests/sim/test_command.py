@@ -51,7 +51,7 @@ def written(tmp_path):
 def test_bench():
     done = sim(*SMALL, "--seed", 3)
     assert done.stderr == ""
-    assert done.stdout == ("lif: icarus, seed 3: 16 tests passed, 0 failed, 10 do not apply\n")
+    assert done.stdout == ("lif: icarus, seed 3: 16 tests passed, 0 failed, 11 do not apply\n")
     facts = json.loads(sim(*SMALL, "--format", "sv", "--json").stdout)
     assert facts["passed"] == 16
     assert facts["parameters"]["trace"] is True
