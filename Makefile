@@ -133,6 +133,7 @@ bench: env ## Measure sizes, clock rates, error and CPU times, and draw them
 	@$(PY) -m bench.attention_error
 	@$(PY) -m bench.cpu_attention
 	@$(PY) -m bench.activity
+	@$(PY) -m bench.energy
 	@$(PY) -m bench.pareto
 	@$(PY) -m bench.growth
 

@@ -329,13 +329,15 @@ SDT_TOKENS, SDT_STEPS = 196, 4
 SDT_RATIOS = {384: 42.6, 512: 57.2, 768: 87.2}
 """Energy of vanilla self-attention over that of SDSA, by channels (Spike-driven Transformer)."""
 SDT_RATES = {"Q": 0.0091, "K": 0.0090, "V": 0.0649}
-"""Mean rates of 8-512 in the paper's names (its table 2), where V is the operand that is masked."""
+"""Mean rates of 8-512 in the paper's names, where V is the operand that is masked (its table 2,
+quoted as known, without the table at hand)."""
 SDT_FIRST_BLOCK = {"input": 0.34, "Q": 0.02, "K": 0.02, "V": 0.30}
 """The same of the first block (its table S1), and the rate of what goes into the matrices."""
 
 SSA_TOKENS = SSA_SIZE = 64
 SSA_STEPS, SSA_HEADS = 10, 64
-"""Time steps, and heads of all blocks together: with 64 the ANN takes what the paper says."""
+"""Time steps, and heads of all blocks together: with 64 the ANN takes what the paper says, which
+is why 64 is taken."""
 SSA_UJ = {"ann": 7.77, "ssa": 1.23, "ann memory": 89.96, "ssa memory": 52.80}
 """Stochastic Spiking Attention (arXiv 2402.09109): estimates for 45 nm, in µJ."""
 SSA_MAC = MULTIPLY_8 + ADD_8

@@ -120,6 +120,25 @@ def test_every_layer_is_counted(name):
         assert np.array_equal(answers, classes(model, arrays, images))
 
 
+def test_random_numbers_run_on_from_image_to_image(monkeypatch):
+    model, arrays = variants(TRAINED / "ssa")["ssa_count"]
+    images = data.split()["test"].pixels[:10]
+    together, _ = energy.count(model, arrays, images)
+    monkeypatch.setattr(energy, "CHUNK", 3)
+    assert energy.count(model, arrays, images)[0] == together
+
+
+def test_answers_of_experts_are_added_up():
+    model, arrays = read(TRAINED / "moe")
+    images = data.split()["test"].pixels[:8]
+    counts, _ = energy.count(model, arrays, images)
+    values, _ = transformer(model, {**arrays, "image": images})
+    for layer in model["layers"]:
+        if layer["kind"] == "moe":
+            answers = values[layer["name"]] // 2 ** layer["shift"]
+            assert counts[layer["name"]]["count"] == answers.sum() > 0
+
+
 def test_additions_are_spikes_times_outputs():
     model, arrays = read(TRAINED / "sdsa1")
     images = data.split()["test"].pixels[:8]
@@ -274,8 +293,9 @@ def test_the_stored_study_is_that_of_the_models(stored):
         assert own["ann_estimated"] == energy.dense(model)
     images = data.split()["test"]
     assert stored["images"] == len(images)
-    model, arrays = networks["sdsa1"]
-    assert stored["models"]["sdsa1"]["counted"] == energy.count(model, arrays, images.pixels)[0]
+    for name in ("sdsa1", "ssa_count", "moe"):
+        counts, _ = energy.count(*networks[name], images.pixels)
+        assert stored["models"][name]["counted"] == counts
 
 
 def test_the_page_is_that_of_the_study(stored):
