@@ -329,18 +329,21 @@ SDT_TOKENS, SDT_STEPS = 196, 4
 SDT_RATIOS = {384: 42.6, 512: 57.2, 768: 87.2}
 """Energy of vanilla self-attention over that of SDSA, by channels (Spike-driven Transformer)."""
 SDT_RATES = {"Q": 0.0091, "K": 0.0090, "V": 0.0649}
-"""Mean rates of 8-512 in the paper's names, where V is the operand that is masked (its table 2,
-quoted as known, without the table at hand)."""
+"""Mean rates of 8-512 in the paper's names, where V is the operand that is masked.
+
+Its table 2, quoted from memory, unchecked.
+"""
 SDT_FIRST_BLOCK = {"input": 0.34, "Q": 0.02, "K": 0.02, "V": 0.30}
 """The same of the first block (its table S1), and the rate of what goes into the matrices."""
 
-SSA_TOKENS = SSA_SIZE = 64
-SSA_STEPS, SSA_HEADS = 10, 64
-"""Time steps, and heads of all blocks together: with 64 the ANN takes what the paper says, which
-is why 64 is taken."""
+SSA_TOKENS, SSA_SIZE, SSA_HEADS, SSA_STEPS = 65, 64, 6 * 8, 10
+"""N, dK, heads of all blocks together and T.
+
+T is the paper's; the others are those of ``vit_small`` for CIFAR-10 in code of its follow-up
+(szh1456/xpikeformer_cifar10): 6 blocks of 8 heads, D = 512, 64 patches and a class token.
+"""
 SSA_UJ = {"ann": 7.77, "ssa": 1.23, "ann memory": 89.96, "ssa memory": 52.80}
 """Stochastic Spiking Attention (arXiv 2402.09109): estimates for 45 nm, in µJ."""
-SSA_MAC = MULTIPLY_8 + ADD_8
 
 
 def vanilla(channels: int) -> float:
@@ -370,9 +373,8 @@ def implied_rate(channels: int, ratio: float, mask_rate: float) -> float:
 
 
 def ssa_ann_uj() -> float:
-    """Return the energy of attention in 8-bit integers in µJ, a product by the scale each score."""
-    n, d = SSA_TOKENS, SSA_SIZE
-    return SSA_HEADS * (2 * n**2 * d * SSA_MAC + n**2 * MULTIPLY_8) / 1e6
+    """Return the energy of attention in 8-bit integers in µJ; the scale and softmax left out."""
+    return SSA_HEADS * 2 * SSA_TOKENS**2 * SSA_SIZE * ANN["integers"]["mac"] / 1e6
 
 
 def ssa_uj(share: float) -> float:
@@ -410,10 +412,10 @@ def published(share: float) -> list[dict[str, Any]]:
     mask = SDT_RATES["Q"] + SDT_RATES["K"]
     rows = []
     for channels, given in SDT_RATIOS.items():
-        whose = "" if channels == 512 else " of 8-512, none of this size being published"
+        whose = "" if channels == 512 else " of 8-512, none of this size being known"
         why = (
-            f"mean of the rates of Q, K and V{whose}: {mean:.4f}; the published ratio takes "
-            f"{implied_rate(channels, given, mask):.4f}"
+            f"mean of the rates of Q, K and V{whose}: {mean:.4f} (unchecked); the published ratio "
+            f"takes {implied_rate(channels, given, mask):.4f}"
         )
         ours = sdt_ratio(channels, mean, mask)
         rows.append(compared(f"SDT 8-{channels}: self-attention", given, ours, why))
@@ -441,7 +443,7 @@ def published(share: float) -> list[dict[str, Any]]:
     ann = ssa_ann_uj()
     rows += [
         compared("SSA: attention of the ANN, µJ", SSA_UJ["ann"], ann,
-                 f"{SSA_HEADS} heads in all blocks together, chosen because they give it"),
+                 f"8 bits; {SSA_HEADS} heads, N = {SSA_TOKENS}, dK = {SSA_SIZE} of later code"),
         compared("SSA: compute, every AND added", compute, ann / ssa_uj(1),
                  f"SSA takes {ssa_uj(1):.3g} µJ with an 8-bit addition for each AND; the published "
                  f"{SSA_UJ['ssa']} µJ are additions for {100 * implied_share():.1f} % of them"),

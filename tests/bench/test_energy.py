@@ -270,11 +270,14 @@ def test_without_its_matrices_attention_would_not_depend_on_channels():
 
 
 def test_stochastic_spiking_attention():
-    assert energy.ssa_ann_uj() == pytest.approx(7.77, abs=0.005)
+    assert energy.ssa_ann_uj() == pytest.approx(48 * 2 * 65 * 65 * 64 * 0.3e-6)
+    assert energy.ssa_ann_uj() == pytest.approx(7.77, rel=0.003)
+    ones, comparisons = 48 * 10 * 2 * 65 * 65 * 64 * 0.25, 48 * 10 * (65 * 65 + 65 * 64)
+    assert energy.ssa_uj(0.25) == pytest.approx(0.03e-6 * (ones + comparisons))
     assert energy.ssa_uj(energy.implied_share()) == pytest.approx(1.23)
     assert energy.ssa_uj(1) > energy.ssa_ann_uj()
-    assert energy.traffic_ratio(1) == pytest.approx(1.2)
-    assert energy.traffic_ratio(2) == pytest.approx(1.6)
+    assert energy.traffic_ratio(1) == pytest.approx(8 * (4 * 64 + 2 * 65) / (10 * 4 * 64))
+    assert energy.traffic_ratio(2) == pytest.approx(8 * (4 * 64 + 4 * 65) / (10 * 4 * 64))
 
 
 @pytest.fixture(scope="module")
