@@ -15,6 +15,7 @@ from hw.lif import Lif, LifConfig
 from hw.linear import Linear, LinearConfig
 from hw.moe import Moe, MoeConfig
 from hw.sdsa import Sdsa, SdsaConfig
+from hw.transformer import Transformer, TransformerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,4 +37,5 @@ TOPS: dict[str, Top] = {
     "moe": Top(MoeConfig, Moe, "mixture-of-experts router tile: route, dispatch, merge"),
     "heads": Top(HeadsConfig, Heads, "dynamic head pruning: the heads with most spikes of Q stay"),
     "linear": Top(LinearConfig, Linear, "matrix product of spikes, in additions only"),
+    "transformer": Top(TransformerConfig, Transformer, "a whole network on one engine"),
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from examples.digits import data
 from examples.digits.quantise import BITS, load, quantise
-from sim.golden.transformer import State, read, transformer, weighted
+from sim.golden.transformer import State, read, network, weighted
 
 HERE = Path(__file__).parent
 TRAINED = HERE / "trained"
@@ -55,7 +55,7 @@ def classes(
     out = []
     for begin in range(0, len(pixels), CHUNK):
         given = {**arrays, "image": pixels[begin : begin + CHUNK]}
-        result, state = transformer(model, given, state)
+        result, state = network(model, given, state)
         out.append(result[model["layers"][-1]["name"]].argmax(axis=1))
     return np.concatenate(out)
 

@@ -46,6 +46,7 @@ nothing is computed from them here: whatever the image, results lie in ``low..hi
 inputs of an ``add`` have the same one. ``input`` may have an ``exponent`` as well.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -124,6 +125,128 @@ def weighted(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def transformer(
     parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: State | None = None
 ) -> tuple[Values, State]:
+    """Run one image through the top of this name.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Its configuration.
+    arrays : mapping
+        ``patches`` [N, I] int; ``weights``, ``bias``, ``threshold`` and ``shift``, of all layers
+        one after another, as `network_of` takes them apart.
+    state : dict, optional
+        The registers of the attention.
+
+    Returns
+    -------
+    result : dict
+        ``logits`` [classes] int, ``answer``, and ``spikes`` of each layer, one after another.
+    state : dict
+    """
+    model, own = network_of(parameters, arrays)
+    steps = parameters["timesteps"]
+    tokens = np.broadcast_to(arrays["patches"], (steps, 1, *arrays["patches"].shape))
+    values, state = network(model, {**own, "tokens": tokens}, state)
+    spikes = [values[layer["name"]].ravel() for layer in model["layers"]
+              if layer["kind"] in ("lif", "sdsa", "attention")]  # fmt: skip
+    logits = values["logits"][0, : parameters["classes"]]
+    result = {"logits": logits, "answer": np.argmax(logits), "spikes": np.concatenate(spikes)}
+    return result, state
+
+
+def network_of(
+    parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], Values]:
+    """Return the network that a configuration of the top is, with its weights and biases.
+
+    Weights lie output by output within a group of `lanes`, group by group, and in a group slice by
+    slice of `columns` inputs; the layers one after another: embedding, then for each block those
+    of q, k and v that its attention takes, the projection, and the two of the MLP, then the head.
+    What sizes are filled up with has weights as well.
+    """
+    p = parameters
+    lanes, columns = p["lanes"], p["columns"]
+    channels, hidden = p["channels"], p["hidden"]
+    inputs = -(-p["features"] // p["channels_per_beat"]) * p["channels_per_beat"]
+    classes = -(-p["classes"] // lanes) * lanes
+    rest = {name: iter(arrays[name]) for name in ("weights", "bias", "threshold", "shift")}
+    layers: list[dict[str, Any]] = []
+    own: Values = {}
+
+    def take(name: str, *shape: int) -> np.ndarray:
+        count = int(np.prod(shape))
+        return np.array(list(itertools.islice(rest[name], count)), np.int64).reshape(shape)
+
+    def linear(name: str, source: str, i: int, o: int, *, tokens: int = 0, shift: int = 0) -> str:
+        words = take("weights", o // lanes, i // columns, lanes, columns)
+        own[f"{name}.weights"] = words.transpose(0, 2, 1, 3).reshape(o, i)
+        own[f"{name}.bias"] = take("bias", *([tokens] if tokens else []), o)
+        layers.append({"name": name, "kind": "linear", "input": source, "shift": shift})
+        return name
+
+    def saturate(name: str, *inputs: str) -> str:
+        layers.append(
+            {"name": name, "kind": "add", "inputs": inputs, "bits": p["residual_bits"]}
+        )
+        return name
+
+    def fire(source: str) -> str:
+        name = f"{source}.spikes"
+        layers.append({"name": name, "kind": "lif", "input": source,
+                       "threshold": int(take("threshold", 1)[0]), **_neuron(p)})  # fmt: skip
+        return name
+
+    def shift() -> int:
+        return int(take("shift", 1)[0])
+
+    embedding = linear("embed", "input", inputs, channels, tokens=p["tokens"], shift=shift())
+    residual = saturate("residual", embedding)
+    spikes = fire(residual)
+    for block in range(p["blocks"]):
+        at = f"blocks.{block}"
+        if p["attention"] != "none":
+            operands = "qv" if p["attention"] == "sdsa" and p["variant"] == 2 else "qkv"
+            taken = {x: fire(linear(f"{at}.{x}", spikes, channels, channels)) for x in operands}
+            layers.append({"name": f"{at}.attention", **taken, **_attention_of(p)})
+            sums = linear(f"{at}.project", f"{at}.attention", channels, channels, shift=shift())
+            residual = saturate(f"{at}.attended", residual, sums)
+            spikes = fire(residual)
+        wide = fire(linear(f"{at}.expand", spikes, channels, hidden))
+        sums = linear(f"{at}.contract", wide, hidden, channels, shift=shift())
+        residual = saturate(f"{at}.residual", residual, sums)
+        spikes = fire(residual)
+    linear("head", spikes, channels, classes)
+    layers.append({"name": "logits", "kind": "readout", "input": "head"})
+    return {"timesteps": p["timesteps"], "layers": layers}, own
+
+
+def _neuron(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the neurons' entries; those that the configuration leaves to `lif` as it has them."""
+    tau = parameters["tau"]
+    exact = float(tau).is_integer() and not int(tau) & (int(tau) - 1)
+    return {
+        **{name: parameters[name] for name in ("tau", "decay_input", "reset", "fire")},
+        "fraction_bits": 0 if tau in (1, 2) else 6,
+        "decay_bits": int(tau).bit_length() - 1 if exact else 16,
+    }
+
+
+def _attention_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attention's entries. All blocks have one unit, so they draw in turn."""
+    p = parameters
+    if p["attention"] == "sdsa":
+        masked = "v" if p["variant"] == 2 else "q"
+        return {"kind": "sdsa", "variant": p["variant"], "masked": masked, "heads": p["heads"],
+                **_neuron(p), "threshold": p["attention_threshold"]}  # fmt: skip
+    return {
+        "kind": "attention", "causal": False, "source": "attention",
+        **{name: p[name] for name in ("encoder", "rng", "heads", "seed", "reseed")},
+    }  # fmt: skip
+
+
+def network(
+    parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: State | None = None
+) -> tuple[Values, State]:
     """Run a batch of images, one after another.
 
     Parameters
@@ -150,7 +273,17 @@ def transformer(
         tokens = patches(parameters, arrays["image"])
         values = {"input": np.broadcast_to(tokens, (parameters["timesteps"], *tokens.shape))}
     state = dict(state or {})
-    _run(parameters["layers"], arrays, values, state)
+    layers = parameters["layers"]
+    if any("source" in layer for layer in layers):  # image by image, layers draw in turn
+        images = []
+        for image in np.split(values["input"], values["input"].shape[1], axis=1):
+            images.append({"input": image})
+            _run(layers, arrays, images[-1], state)
+        for name in images[0]:
+            axis = 0 if images[0][name].ndim == 2 else 1
+            values[name] = np.concatenate([one[name] for one in images], axis)
+    else:
+        _run(layers, arrays, values, state)
     del values["input"]
     return values, state
 
@@ -172,14 +305,20 @@ def _run(
     for layer in layers:
         name, kind = layer["name"], layer["kind"]
         if kind in ("sdsa", "attention"):
-            q, k, v = (values[layer[operand]] for operand in "qkv")
+            q, k, v = (
+                values[layer[operand]] if operand in layer else None for operand in "qkv"
+            )
             if kind == "sdsa":
                 values[name] = _sdsa(layer, q, k, v)
             else:
-                values[name], state[name] = _attention(layer, q, k, v, state.get(name))
+                source = layer.get("source", name)
+                values[name], state[source] = _attention(layer, q, k, v, state.get(source))
         elif kind == "add":
             values[name] = sum((values[one] for one in layer["inputs"][1:]),
                                start=values[layer["inputs"][0]])  # fmt: skip
+            if "bits" in layer:
+                top = 1 << (layer["bits"] - 1)
+                values[name] = np.clip(values[name], -top, top - 1)
         else:
             x = values[layer["input"]]
             if kind == "moe":
@@ -219,6 +358,7 @@ def _sdsa(layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, v: np.ndarray)
     arrays = {
         name: x.swapaxes(1, 2).reshape(steps, tokens, batch * channels)
         for name, x in (("q", q), ("k", k), ("v", v))
+        if x is not None
     }
     parameters = {**layer, "heads": batch * layer["heads"], "pool": False}
     out = sdsa(parameters, arrays)[0]["out"].astype(np.int64)

@@ -17,7 +17,7 @@ from examples.digits.quantise import (
     rounded,
     write,
 )
-from sim.golden.transformer import patches, read, transformer
+from sim.golden.transformer import patches, read, network
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
@@ -186,7 +186,7 @@ def test_linear_adds_its_bias_at_every_step_and_shifts():
         "a.bias": np.array([[1, 5], [0, 0], [-1, 7]]),
         "image": np.array([[[1, 4, 2]], [[3, 0, 5]]]),
     }
-    result, state = transformer(model_of(layers), arrays)
+    result, state = network(model_of(layers), arrays)
     pixel = arrays["image"].reshape(2, 3, 1)
     expected = 4 * (pixel * [2, -3] + arrays["a.bias"])
     assert state == {}
@@ -221,7 +221,7 @@ def test_an_expert_rests_where_it_gets_no_token():
     for e in range(experts):
         arrays[f"{e}.f.weights"] = rng.integers(-4, 9, (channels, inputs))
         arrays[f"{e}.f.bias"] = rng.integers(-2, 6, channels)
-    result, _ = transformer(model_of(layers, tokens, steps), arrays)
+    result, _ = network(model_of(layers, tokens, steps), arrays)
     x = result["x"]
     given = 0
     for b, n in np.ndindex(batch, tokens):
@@ -241,10 +241,10 @@ def test_an_expert_rests_where_it_gets_no_token():
 def test_images_one_by_one_are_images_at_once(name):
     model, arrays = MODELS[name]
     pixels = SETS["validation"].pixels[:5]
-    together, last = transformer(model, {**arrays, "image": pixels})
+    together, last = network(model, {**arrays, "image": pixels})
     state = None
     for i in range(5):
-        alone, state = transformer(model, {**arrays, "image": pixels[i : i + 1]}, state)
+        alone, state = network(model, {**arrays, "image": pixels[i : i + 1]}, state)
         np.testing.assert_array_equal(alone["logits"][0], together["logits"][i])
     assert state == last
 
@@ -252,7 +252,7 @@ def test_images_one_by_one_are_images_at_once(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_stay_in_the_bounds_that_they_state(name):
     model, arrays = MODELS[name]
-    result, _ = transformer(model, {**arrays, "image": SETS["validation"].pixels[:40]})
+    result, _ = network(model, {**arrays, "image": SETS["validation"].pixels[:40]})
     bounded = [layer for layer in model["layers"] if "low" in layer]
     assert len(bounded) > 5
     for layer in bounded:
@@ -343,6 +343,6 @@ def test_a_network_whose_numbers_are_integers_spikes_as_in_pytorch(kind, tmp_pat
     state = {name[6:]: array for name, array in saved.items() if name.startswith("state.")}
     record = json.loads(str(saved["record"]))
     model, arrays = quantise(state, record)
-    result, _ = transformer(model, {**arrays, "image": saved["images"]})
+    result, _ = network(model, {**arrays, "image": saved["images"]})
     scale = 2.0 ** model["layers"][-2]["exponent"] * model["timesteps"] * model["tokens"]
     np.testing.assert_array_equal(result["logits"] / scale, saved["logits"])

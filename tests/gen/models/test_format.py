@@ -46,7 +46,7 @@ def test_results_stay_in_the_bounds_that_are_stated(call, bits):
     assert done.exit_code == 0, done.output
     model, arrays = golden.read(Path("out"))
     tokens = rng.integers(0, 17, (4, 20, 6, 3))
-    result, _ = golden.transformer(model, {**arrays, "tokens": tokens})
+    result, _ = golden.network(model, {**arrays, "tokens": tokens})
     bounded = [layer for layer in model["layers"] if "low" in layer]
     assert len(bounded) > 15
     for layer in bounded:

@@ -7,7 +7,7 @@ import nir
 import numpy as np
 import pytest
 
-from sim.golden.transformer import read, transformer
+from sim.golden.transformer import read, network
 
 STEPS, INPUTS, HIDDEN, CLASSES = 6, 7, 12, 4
 DT = 1e-3
@@ -50,7 +50,7 @@ def chain(rng, neuron=None, **settings):
 
 def golden(tokens):
     model, arrays = read(Path("out"))
-    return transformer(model, {**arrays, "tokens": tokens})[0]
+    return network(model, {**arrays, "tokens": tokens})[0]
 
 
 def spikes_of(current, tau, v, share=True, fire=np.greater, reset="hard"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.golden.transformer import read, transformer
+from sim.golden.transformer import read, network
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-oracles/bin/python"
@@ -30,7 +30,7 @@ def result_of(tokens):
     model, arrays = read(Path("out"))
     scale = 2.0 ** model["input"]["exponent"]
     whole = np.rint(tokens * scale).astype(int)
-    return model, transformer(model, {**arrays, "tokens": whole})[0]
+    return model, network(model, {**arrays, "tokens": whole})[0]
 
 
 @pytest.mark.oracle

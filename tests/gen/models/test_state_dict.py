@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from gen.__main__ import main
 from gen.models import rounding, state_dict
 from gen.models.rounding import fold
-from sim.golden.transformer import read, transformer
+from sim.golden.transformer import read, network
 from tests.gen.models import reference, states
 
 HEADS, TOKENS, STEPS = 4, 6, 5
@@ -17,7 +17,7 @@ SIZES = ("--heads", str(HEADS), "--tokens", str(TOKENS), "--timesteps", str(STEP
 def golden(tokens):
     """Run the model that was written on integers [T, B, N, I]."""
     model, arrays = read_model()
-    return model, transformer(model, {**arrays, "tokens": tokens})[0]
+    return model, network(model, {**arrays, "tokens": tokens})[0]
 
 
 def read_model():
@@ -93,7 +93,7 @@ def test_without_the_stem_the_residual_is_the_input(call):
     sums = [layer for layer in model["layers"] if layer["kind"] == "add"]
     assert {layer["exponent"] for layer in sums} == {e}
     tokens = rng.integers(-3 * 16, 5 * 16, (STEPS, 1, TOKENS, 16)) / 16
-    result, _ = transformer(model, {**arrays, "tokens": (tokens * 2**e).astype(int)})
+    result, _ = network(model, {**arrays, "tokens": (tokens * 2**e).astype(int)})
     del state["patch_embed.proj_conv.weight"]
     compare(reference.sdt(state, tokens[:, 0], HEADS)[0], result, 0)
 
@@ -108,7 +108,7 @@ def test_without_the_stem_spikformer_takes_sums_of_two_spikes(call):
     assert (model["input"]["low"], model["input"]["high"]) == (0, 2)
     del state["patch_embed.proj_conv.weight"]
     tokens = rng.integers(0, 3, (STEPS, 1, TOKENS, 16))
-    result, _ = transformer(model, {**arrays, "tokens": tokens})
+    result, _ = network(model, {**arrays, "tokens": tokens})
     compare(reference.spikformer(state, tokens[:, 0], HEADS)[0], result, 0)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import sim.golden.linear
 from sim.golden.linear import linear
-from sim.golden.transformer import transformer
+from sim.golden.transformer import network
 
 
 def by_definition(spikes, weights, bias):
@@ -59,7 +59,7 @@ def test_it_is_the_linear_layer_of_a_transformer(per_token):
     model = {"input": {"patch": (1, 7)}, "timesteps": 2, "layers": [layer]}
     image = spikes[0]
     arrays = {"w.weights": weights, "w.bias": bias, "image": image[np.newaxis]}
-    want = transformer(model, arrays)[0]["w"][:, 0]
+    want = network(model, arrays)[0]["w"][:, 0]
     np.testing.assert_array_equal(check(np.stack([image, image]), weights, bias), want)
 
 

@@ -1,0 +1,173 @@
+"""The attention of a block: words of spikes through the attention unit and back."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.attention import AttentionConfig, attention
+from hw.sdsa import Sdsa
+from hw.transformer.config import TransformerConfig
+
+
+class Attend(wiring.Component):
+    """Send queries, keys and values through the unit that the configuration has for them.
+
+    A time step after the other: what the unit sums up over all tokens (keys and values) goes
+    first, then what waits for that, so that one port of the memory is enough and no unit needs to
+    keep what waits. A beat of the unit is some words.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+
+    Attributes
+    ----------
+    start, done : in, out
+        The pass begins, and has ended.
+    read, read_address, read_word : out, out, in
+        Of the memory; a word is there a clock later.
+    room : Signal(), in
+        Words may be written.
+    write, address, word : out
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self._config = config
+        words = range(max(config.schedule.spike_words, 2))
+        super().__init__(
+            {
+                "start": In(1),
+                "done": Out(1),
+                "read": Out(1),
+                "read_address": Out(words),
+                "read_word": In(config.channels_per_beat),
+                "room": In(1),
+                "write": Out(1),
+                "address": Out(words),
+                "word": Out(config.channels_per_beat),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        c, s = self._config, self._config.schedule
+        m = Module()
+        config = c.unit
+        assert config is not None
+        if isinstance(config, AttentionConfig):
+            m.submodules.unit = unit = attention(config)
+        else:
+            m.submodules.unit = unit = Sdsa(config)
+        first, then = s.operands
+        names = (*first, then)
+        width = c.channels_per_beat
+        parts = s.unit_words
+        beats = s.step_words // parts
+
+        # One beat after another: its words are read, then it is offered.
+        reads, offers = Signal(), Signal()
+        part = Signal(range(max(parts * len(first), 2)))
+        beat = Signal(range(max(beats, 2)))
+        late = Signal()  # it is the turn of those that wait
+        step = Signal(range(max(c.timesteps, 2)))
+        waits = Signal()  # for what comes out of the time step
+        begin = Signal.like(self.read_address)  # the beat's first word, of each operand's
+        operand = Signal(range(len(names)))
+        share = Signal(range(max(parts, 2)))
+        last_share = share == parts - 1
+        last_of_beat = last_share & (
+            (operand == len(names) - 1) | (~late & (operand == len(first) - 1))
+        )
+        bases = {p.name: p.target for p in s.passes if p.name in names}
+        base = Signal.like(self.read_address)
+        with m.Switch(operand):
+            for i, name in enumerate(names):
+                with m.Case(i):
+                    m.d.comb += base.eq(bases[name])
+        m.d.comb += [
+            self.read.eq(reads),
+            self.read_address.eq(base + begin + share),
+        ]
+        comes, came = Signal(), Signal.like(operand)
+        m.d.sync += [comes.eq(reads), came.eq(operand)]
+        with m.If(reads):
+            m.d.sync += share.eq(Mux(last_share, 0, share + 1))
+            with m.If(last_share):
+                m.d.sync += operand.eq(operand + 1)
+            with m.If(last_of_beat):
+                m.d.sync += reads.eq(0)
+        m.d.sync += offers.eq(offers | (comes & ~reads))
+
+        open_: list[Signal] = []
+        for i, name in enumerate(names):
+            port = getattr(unit, name)
+            word = Signal(width * parts, name=f"{name}_beat")
+            with m.If(comes & (came == i)):
+                m.d.sync += word.eq(Cat(word, self.read_word)[width:])
+            left = Signal(name=f"{name}_left")  # it is still to be taken
+            turn = late if name == then else ~late
+            m.d.comb += [
+                port.valid.eq(offers & turn & left),
+                port.payload.data.eq(word),
+                port.payload.last.eq(beat == beats - 1),
+                port.payload.first.eq((beat == 0) & (step == 0)),
+            ]
+            with m.If(comes):
+                m.d.sync += left.eq(1)
+            with m.If(port.valid & port.ready):
+                m.d.sync += left.eq(0)
+            open_.append(port.valid & ~port.ready)
+        taken = offers & ~Cat(open_).any()
+        last_beat = beat == beats - 1
+        with m.If(taken):
+            m.d.sync += [offers.eq(0), beat.eq(Mux(last_beat, 0, beat + 1))]
+            with m.If(last_beat & ~late):
+                m.d.sync += [
+                    late.eq(1), begin.eq(begin - (beats - 1) * parts), operand.eq(len(first)),
+                    reads.eq(1),
+                ]  # fmt: skip
+            with m.Elif(last_beat):
+                m.d.sync += [begin.eq(begin + parts), waits.eq(1)]
+            with m.Else():
+                m.d.sync += [
+                    begin.eq(begin + parts), operand.eq(Mux(late, len(first), 0)), reads.eq(1),
+                ]  # fmt: skip
+
+        ended = self._put(m, unit.out, parts, beats, waits)
+        last_step = step == c.timesteps - 1
+        m.d.comb += self.done.eq(ended & last_step)
+        with m.If(ended):
+            m.d.sync += [
+                waits.eq(0), late.eq(0), operand.eq(0), reads.eq(~last_step),
+                step.eq(Mux(last_step, 0, step + 1)),
+            ]  # fmt: skip
+        with m.If(self.start):
+            m.d.sync += [
+                begin.eq(0), operand.eq(0), reads.eq(1), self.address.eq(bases[then])
+            ]  # fmt: skip
+        return m
+
+    def _put(
+        self, m: Module, out: wiring.PureInterface, parts: int, beats: int, waits: Value
+    ) -> Value:
+        """Write what comes out; return whether the whole time step has, which is waited for."""
+        width = self._config.channels_per_beat
+        words = Signal(width * parts)
+        left = Signal(range(parts + 1))
+        came = Signal(range(beats + 1))
+        ended = Signal()
+        m.d.comb += [
+            out.ready.eq(left == 0),
+            self.write.eq((left != 0) & self.room),
+            self.word.eq(words[:width]),
+            ended.eq(waits & (came == beats) & (left == 0)),
+        ]
+        with m.If(self.write):
+            m.d.sync += [
+                words.eq(words >> width), left.eq(left - 1), self.address.eq(self.address + 1)
+            ]
+        with m.If(out.valid & out.ready):
+            m.d.sync += [words.eq(out.payload.data), left.eq(parts), came.eq(came + 1)]
+        with m.If(ended):
+            m.d.sync += came.eq(0)
+        return ended

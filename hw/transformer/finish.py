@@ -1,0 +1,233 @@
+"""What becomes of the engine's sums: residual and neurons, one sum a clock."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Value
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from hw.attributes import BLOCK, NO_COLLISION
+from hw.lif import LifCore, loaded_setting
+from hw.transformer.config import TransformerConfig
+from hw.transformer.schedule import TURN
+
+
+class Finish(wiring.Component):
+    """Take groups of sums from the engine, and put out spikes.
+
+    The engine needs as many clocks for a group as a token has inputs, so its sums go one after
+    another through a pipeline that is there once, whatever `lanes` is::
+
+        group -> one of them -> shifted -> + residual -> saturated -> LifCore -> word of spikes
+                 (residual is read)                      (residual is written)
+
+    Outputs come in the order of the memories, so addresses are counters. A neuron comes round
+    `TURN` clocks later at the soonest: its membrane has been written by then.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+
+    Attributes
+    ----------
+    start : Signal(), in
+        A pass begins. What follows holds until `done`.
+    wide : Signal(), in
+        Inputs have several bits.
+    kept, added : Signal(), in
+        Sums become the residual, or are added to it.
+    fires : Signal(), in
+        There are neurons.
+    last_place : in
+        Outputs of a time step, less 1.
+    target : in
+        The first word of the spikes.
+    layer, shifted : in
+        Which threshold, and which shift.
+    threshold, shift : stream, in
+        As `hw.lif.Lif` has them: a beat for each layer.
+    i_valid, i_values, i_ready : in, in, out
+        Groups of sums.
+    room : Signal(), in
+        Words of spikes may be written.
+    word_starts : Signal(), out
+        Another word of them is on its way.
+    write, address, word : out
+        A word of spikes.
+    coming : Signal(), out
+        There will be a sum in the next clock.
+    o_valid, o_value : out
+        Every sum, as it is where neurons are given it.
+    done : Signal(), out
+        The pass has ended.
+    fault : Signal(2), out
+        A broken frame of settings.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self._config = c = config
+        s = c.schedule
+        places = c.tokens * max(p.outputs for p in s.passes)
+        streams = {name: In(c.stream(name).signature) for name in ("threshold", "shift")}
+        super().__init__(
+            streams
+            | dict.fromkeys(("start", "wide", "kept", "added", "fires", "i_valid", "room"), In(1))
+            | {
+                "last_place": In(range(max(places, 2))),
+                "target": In(range(max(s.spike_words, 2))),
+                "layer": In(range(max(c.layers, 2))),
+                "shifted": In(range(max(c.shifts, 2))),
+                "i_values": In(data.ArrayLayout(signed(c.value_bits), c.lanes)),
+                "i_ready": Out(1),
+                "word_starts": Out(1),
+                "write": Out(1),
+                "address": Out(range(max(s.spike_words, 2))),
+                "word": Out(c.channels_per_beat),
+                "coming": Out(1),
+                "o_valid": Out(1),
+                "o_value": Out(signed(c.residual_bits)),
+                "done": Out(1),
+                "fault": Out(2),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        c = self._config
+        m = Module()
+        sums, pops = self._take(m)
+        place, opening, final = self._count(m, pops)
+
+        def later(value: Value, clocks: int, name: str) -> Value:
+            """Return a value some clocks later."""
+            for clock in range(clocks):
+                register = Signal.like(Value.cast(value), name=f"{name}{clock + 1}")
+                m.d.sync += register.eq(value)
+                value = register
+            return value
+
+        # (`Signal.like` would keep an init of the counters.)
+        valid = [pops]
+        for clock in range(6):
+            valid.append(later(valid[-1], 1, f"valid_{clock}_"))
+        place2 = later(place, 2, "place")
+        place4 = later(place2, 2, "place_late")
+
+        # The sum, in the units of its layer.
+        spike_sum = sums >> (c.input_bits - 1)
+        shifts, shift_fault = loaded_setting(
+            m, c.stream("shift"), self.shift, 0, self.shifted, 1
+        )
+        amount = Signal(c.shift_bits)
+        value1 = Signal(signed(c.value_bits))
+        value2 = Signal(signed(c._sum_bits + 2**c.shift_bits - 1))
+        total3 = Signal(signed(max(len(value2), c.residual_bits) + 1))
+        m.d.comb += [self.coming.eq(valid[3]), self.o_valid.eq(valid[4])]
+        m.d.sync += [
+            amount.eq(Mux(self.kept | self.added, shifts[0], 0)),
+            value1.eq(Mux(self.wide, sums, spike_sum)),
+            value2.eq(value1 << amount),
+            total3.eq(value2 + self._residual(m, pops, valid[4])),
+            self.o_value.eq(saturated(total3, c.residual_bits)),
+        ]
+
+        m.submodules.core = core = LifCore(c.neuron, 2, late=True)
+        wiring.connect(m, wiring.flipped(self.threshold), core.threshold)
+        m.d.comb += [
+            core.current[0].eq(self.o_value),
+            core.moves.eq(valid[4] & self.fires),
+            core.opening.eq(later(opening, 4, "opening")),
+            core.beat.eq(place4),
+            core.upcoming.eq(place2),
+            core.setting.eq(self.layer),
+            self.fault.eq(Cat(core.fault, shift_fault)),
+        ]
+        self._gather(m, valid[5] & self.fires, core.fired)
+        m.d.comb += self.done.eq(later(final & pops, 7, "final"))
+        return m
+
+    def _take(self, m: Module) -> tuple[Value, Signal]:
+        """Take groups; return one sum of them, and whether it is one now."""
+        c = self._config
+        turn = max(c.lanes, TURN)
+        values = Signal(c.lanes * c.value_bits)
+        busy, at_end, goes, pops = Signal(), Signal(), Signal(), Signal()
+        count = Signal(range(turn))
+        m.d.comb += [
+            at_end.eq(count == turn - 1),
+            goes.eq(busy & self.room),
+            pops.eq(goes & (count < c.lanes) if turn > c.lanes else goes),
+            self.i_ready.eq(~busy | (goes & at_end)),
+        ]
+        with m.If(goes):
+            m.d.sync += [
+                values.eq(values >> c.value_bits),
+                count.eq(Mux(at_end, 0, count + 1)),
+            ]
+        with m.If(self.i_ready):
+            m.d.sync += [values.eq(self.i_values), busy.eq(self.i_valid)]
+        return values[: c.value_bits].as_signed(), pops
+
+    def _count(self, m: Module, pops: Value) -> tuple[Signal, Signal, Signal]:
+        """Return which output of a time step it is, if that is the first, and if it is the last."""
+        c = self._config
+        place = Signal.like(self.last_place)
+        step = Signal(range(max(c.timesteps, 2)))
+        opening, final, ends = Signal(), Signal(), Signal()
+        bit = Signal(range(max(c.channels_per_beat, 2)))
+        whole = bit == c.channels_per_beat - 1
+        m.d.comb += [
+            opening.eq(step == 0),
+            ends.eq(place == self.last_place),
+            final.eq(ends & (step == c.timesteps - 1)),
+            self.word_starts.eq(pops & self.fires & whole),
+        ]
+        with m.If(pops):
+            m.d.sync += [place.eq(Mux(ends, 0, place + 1)), bit.eq(Mux(whole, 0, bit + 1))]
+            with m.If(ends):
+                m.d.sync += step.eq(Mux(final, 0, step + 1))
+        with m.If(self.start):
+            m.d.sync += bit.eq(0)
+        return place, opening, final
+
+    def _residual(self, m: Module, pops: Value, moves: Value) -> Value:
+        """Keep the residual; return that of a sum, two clocks later, 0 where it is not added."""
+        c = self._config
+        depth = c.timesteps * c.tokens * c.channels
+        m.submodules.residual = store = memory.Memory(
+            shape=signed(c.residual_bits), depth=depth, init=[], attrs=NO_COLLISION | BLOCK
+        )
+        # What is written was read four clocks before, and nothing is read twice in a pass.
+        read, write = store.read_port(), store.write_port()
+        goes = self.kept | self.added
+        word = Signal(signed(c.residual_bits), name="residual_word")
+        m.d.comb += [
+            read.en.eq(pops),
+            write.en.eq(moves & goes),
+            write.data.eq(self.o_value),
+        ]
+        m.d.sync += word.eq(Mux(self.added, read.data, 0))
+        with m.If(pops & goes):
+            m.d.sync += read.addr.eq(Mux(read.addr == depth - 1, 0, read.addr + 1))
+        with m.If(moves & goes):
+            m.d.sync += write.addr.eq(Mux(write.addr == depth - 1, 0, write.addr + 1))
+        return word
+
+    def _gather(self, m: Module, fires: Value, fired: Value) -> None:
+        """Put spikes together to words, and those where they belong."""
+        width = self._config.channels_per_beat
+        bit = Signal(range(max(width, 2)))
+        whole = bit == width - 1
+        m.d.sync += self.write.eq(fires & whole)
+        with m.If(fires):
+            m.d.sync += [self.word.eq(Cat(self.word, fired)[1:]), bit.eq(Mux(whole, 0, bit + 1))]
+        with m.If(self.write):
+            m.d.sync += self.address.eq(self.address + 1)
+        with m.If(self.start):
+            m.d.sync += [self.address.eq(self.target), bit.eq(0)]
+
+
+def saturated(value: Value, bits: int) -> Value:
+    """Return a signed value, or what is nearest to it in so many bits."""
+    sign, signs = value[-1], value[bits - 1 :]
+    most = Cat((~sign).replicate(bits - 1), sign)
+    return Mux(signs.all() | ~signs.any(), value[:bits], most).as_signed()

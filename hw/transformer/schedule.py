@@ -1,0 +1,236 @@
+"""What the engine does when: the passes of an inference, where things lie, and the clocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from hw.linear.plan import Plan
+from hw.sdsa import SdsaConfig
+
+if TYPE_CHECKING:
+    from hw.transformer.config import TransformerConfig
+
+FINISH_CLOCKS = 7
+"""Clocks from a sum that is taken from the engine to its spike in memory."""
+
+READ_CLOCKS = 2
+"""Clocks from the end of the last pass to the first logit."""
+
+TURN = 5
+"""Least clocks between two visits of a neuron, whose membrane is in memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """All tokens and time steps through one layer.
+
+    Attributes
+    ----------
+    name : str
+        ``embed, q, k, v, attend, project, expand, contract`` or ``head``.
+    inputs, outputs : int
+        Channels of a token, filled up to whole beats and groups.
+    planes : int
+        Bits of an input.
+    source, target : int
+        First word of the spikes that it takes, and of those that it puts out.
+    residual : str
+        The sum is ``kept`` as the residual, ``added`` to it, or has nothing to do with it (``""``).
+    fires : bool
+        There are neurons behind it.
+    """
+
+    name: str
+    inputs: int = 0
+    outputs: int = 0
+    planes: int = 1
+    source: int = 0
+    target: int = 0
+    residual: str = ""
+    fires: bool = True
+
+    @property
+    def attends(self) -> bool:
+        """Whether the attention unit does it, and not the engine."""
+        return self.name == "attend"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The passes, one after another; those of a block come round for each block."""
+
+    config: TransformerConfig
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Every kind of pass, in order."""
+        c = self.config
+        size = self.step_words * c.timesteps  # words of the spikes of one layer
+        spikes = 0
+        wide = {"inputs": c.channels, "outputs": c.channels}
+        attention: tuple[Pass, ...] = ()
+        if c.attention != "none":
+            first, then = self.operands
+            at = {"q": size, "k": 2 * size, "v": 3 * size}
+            # What comes out lies where the operand was that is read as it comes.
+            out = at[then]
+            attention = (
+                *(Pass(n, **wide, source=spikes, target=at[n]) for n in at if n in (*first, then)),
+                Pass("attend", target=out),
+                Pass("project", **wide, source=out, target=spikes, residual="added"),
+            )
+        return (
+            Pass("embed", self.feature_beats * c.channels_per_beat, c.channels, c.input_bits,
+                 target=spikes, residual="kept"),
+            *attention,
+            Pass("expand", c.channels, c.hidden, source=spikes, target=size),
+            Pass("contract", c.hidden, c.channels, source=size, target=spikes, residual="added"),
+            Pass("head", c.channels, -(-c.classes // c.lanes) * c.lanes, source=spikes,
+                 fires=False),
+        )  # fmt: skip
+
+    @property
+    def block(self) -> tuple[Pass, ...]:
+        """Those of a block."""
+        return self.passes[1:-1]
+
+    @property
+    def sequence(self) -> tuple[Pass, ...]:
+        """All passes of an inference."""
+        embed, *block, head = self.passes
+        return (embed, *(block * self.config.blocks), head)
+
+    @property
+    def multiplied(self) -> tuple[Pass, ...]:
+        """Those of an inference that the engine does."""
+        return tuple(p for p in self.sequence if not p.attends)
+
+    @property
+    def firing(self) -> tuple[Pass, ...]:
+        """Those with neurons of their own, which have a threshold each."""
+        return tuple(p for p in self.multiplied if p.fires)
+
+    @property
+    def shifted(self) -> tuple[Pass, ...]:
+        """Those whose sums go into the residual, which are shifted to its scale."""
+        return tuple(p for p in self.multiplied if p.residual)
+
+    @property
+    def operands(self) -> tuple[tuple[str, ...], str]:
+        """What the attention unit sums up over all tokens, and what waits for that."""
+        unit = self.config.unit
+        if isinstance(unit, SdsaConfig):
+            return unit.summed, unit.masked
+        return ("k", "v"), "q"
+
+    @property
+    def unit_words(self) -> int:
+        """Words of a beat of the attention unit."""
+        unit = self.config.unit
+        assert unit is not None
+        return unit.stream("out").lanes // self.config.channels_per_beat
+
+    def beats(self, step: Pass) -> int:
+        """Return the beats of a token that comes in."""
+        return step.inputs // self.config.channels_per_beat
+
+    def slices(self, step: Pass) -> int:
+        """Return the slices of a token that comes in."""
+        return step.inputs // self.config.columns
+
+    def groups(self, step: Pass) -> int:
+        """Return the groups of a token that goes out."""
+        return step.outputs // self.config.lanes
+
+    def words(self, step: Pass) -> int:
+        """Return the words of weights."""
+        return self.groups(step) * self.slices(step)
+
+    def biases(self, step: Pass) -> int:
+        """Return the words of biases: those of the first layer are of each token."""
+        return self.groups(step) * (self.config.tokens if step.residual == "kept" else 1)
+
+    @property
+    def feature_beats(self) -> int:
+        """Beats of a token that comes in from outside."""
+        return -(-self.config.features // self.config.channels_per_beat)
+
+    @property
+    def image_beats(self) -> int:
+        """Beats of an image."""
+        return self.config.tokens * self.feature_beats
+
+    @property
+    def step_words(self) -> int:
+        """Words of the spikes of one layer in one time step."""
+        return self.config.tokens * self.config.channels // self.config.channels_per_beat
+
+    @property
+    def spike_words(self) -> int:
+        """Words of all spikes that are kept at one time."""
+        c = self.config
+        used = c.channels + max(c.hidden, 0 if c.attention == "none" else 3 * c.channels)
+        return c.timesteps * c.tokens * used // c.channels_per_beat
+
+    @property
+    def traced(self) -> int:
+        """Words of spikes that are put out in an inference."""
+        c = self.config
+        channels = sum(p.outputs for p in self.firing)
+        channels += c.channels * sum(p.attends for p in self.sequence)
+        return c.timesteps * c.tokens * channels // c.channels_per_beat
+
+    @property
+    def plan(self) -> Plan:
+        """What the engine is built for."""
+        c = self.config
+        engine = [p for p in self.passes if not p.attends]
+        return Plan(
+            lanes=c.lanes, columns=c.columns, channels=c.channels_per_beat,
+            inputs=max(p.inputs for p in engine), groups=max(self.groups(p) for p in engine),
+            input_bits=c.input_bits, weight_bits=c.weight_bits, bias_bits=c.bias_bits,
+            value_bits=c.value_bits,
+            words=sum(map(self.words, self.multiplied)),
+            biases=sum(map(self.biases, self.multiplied)),
+            events=False, tag_bits=1,
+        )  # fmt: skip
+
+    def group_clocks(self, step: Pass) -> int:
+        """Return the clocks of a group: of its slices, or of its sums one after another."""
+        return max(self.slices(step) * step.planes, self.config.lanes, TURN)
+
+    def fill_clocks(self, step: Pass) -> int:
+        """Return the clocks of a pass beside those of its groups."""
+        plan = self.plan
+        return 0
+
+    def pass_clocks(self, step: Pass) -> int:
+        """Return the clocks of a pass."""
+        c = self.config
+        if step.attends:
+            return 0
+        groups = c.timesteps * c.tokens * self.groups(step)
+        return groups * self.group_clocks(step) + self.fill_clocks(step)
+
+    @property
+    def logits_at(self) -> int:
+        """Clocks from the first beat of an image to its first logit."""
+        return self.image_beats + sum(map(self.pass_clocks, self.sequence)) + READ_CLOCKS
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the first beat of an image to what comes out first."""
+        if not self.config.trace:
+            return self.logits_at
+        return self.logits_at
+
+    @property
+    def cycles(self) -> int:
+        """Clocks from the first beat of an image to the answer."""
+        return self.logits_at + 2 * self.config.classes - 1
+
+    @property
+    def interval(self) -> int:
+        """Clocks from an image to the next."""
+        return self.cycles + 1
