@@ -101,7 +101,7 @@ class LinearConfig(Config):
             weight_bits=self.weight_bits, bias_bits=self.bias_bits, value_bits=self.value_bits,
             words=groups * self.inputs // self.columns,
             biases=groups * (self.tokens if self.bias_per_token else 1),
-            events=self.mode == "events", tag_bits=2,
+            least_turns=groups * self.input_bits, events=self.mode == "events", tag_bits=2,
         )  # fmt: skip
 
     @property

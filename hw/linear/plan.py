@@ -36,6 +36,8 @@ class Plan:
         Bits of a result, which whoever gives the jobs knows to be enough.
     words, biases : int
         Words of the memories of weights and of biases, each of a whole group.
+    least_turns : int
+        Least times that a job goes through a token: groups of outputs times bits of an input.
     events : bool
         Leave empty slices out.
     tag_bits : int
@@ -53,6 +55,7 @@ class Plan:
     value_bits: int
     words: int
     biases: int
+    least_turns: int
     events: bool
     tag_bits: int
 
@@ -116,10 +119,12 @@ class Plan:
     def pages(self) -> int:
         """Tokens that are kept: as many as it takes that nobody waits for a page at full load.
 
-        No beat comes in while all are taken; a token gives its page back with its last slice.
+        No beat comes in while all are taken; a token gives its page back with its last slice. It is
+        the job with the fewest turns that needs most of them.
         """
-        held = self.wait_clocks + self.token_clocks
-        return max(2 ** ceil_log2(-(-held // self.interval)), 2)
+        worked = self.least_turns * self.slices
+        held = self.wait_clocks + worked
+        return max(2 ** ceil_log2(-(-held // max(self.scan_clocks, worked))), 2)
 
     @property
     def interval(self) -> int:

@@ -119,19 +119,25 @@ class Attend(wiring.Component):
             open_.append(port.valid & ~port.ready)
         taken = offers & ~Cat(open_).any()
         last_beat = beat == beats - 1
+        pauses = s.pauses
+        rest = Signal(range(max(pauses) + 1))
+        turns = Signal()
+        with m.If(rest != 0):
+            m.d.sync += [rest.eq(rest - 1), reads.eq(rest == 1)]
         with m.If(taken):
             m.d.sync += [offers.eq(0), beat.eq(Mux(last_beat, 0, beat + 1))]
-            with m.If(last_beat & ~late):
+            m.d.comb += turns.eq(last_beat & ~late)
+            with m.If(turns):
                 m.d.sync += [
                     late.eq(1), begin.eq(begin - (beats - 1) * parts), operand.eq(len(first)),
-                    reads.eq(1),
                 ]  # fmt: skip
-            with m.Elif(last_beat):
-                m.d.sync += [begin.eq(begin + parts), waits.eq(1)]
             with m.Else():
-                m.d.sync += [
-                    begin.eq(begin + parts), operand.eq(Mux(late, len(first), 0)), reads.eq(1),
-                ]  # fmt: skip
+                m.d.sync += [begin.eq(begin + parts), operand.eq(Mux(late, len(first), 0))]
+            with m.If(last_beat & late):
+                m.d.sync += waits.eq(1)
+            with m.Else():
+                pause = Mux(turns, pauses[1], Mux(late, pauses[2], pauses[0]))
+                m.d.sync += [rest.eq(pause), reads.eq(pause == 0)]
 
         ended = self._put(m, unit.out, parts, beats, waits)
         last_step = step == c.timesteps - 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from hw.attention import AttentionConfig
 from hw.linear.plan import Plan
 from hw.sdsa import SdsaConfig
+from hw.sdsa.plan import ProductPlan
 
 if TYPE_CHECKING:
     from hw.transformer.config import TransformerConfig
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
 FINISH_CLOCKS = 7
 """Clocks from a sum that is taken from the engine to its spike in memory."""
 
-READ_CLOCKS = 2
+TRACE_CLOCKS = 1
+"""Clocks from a word of spikes in memory to where it leaves as a trace."""
+
+READ_CLOCKS = 1
 """Clocks from the end of the last pass to the first logit."""
 
 TURN = 5
@@ -193,25 +198,74 @@ class Schedule:
             value_bits=c.value_bits,
             words=sum(map(self.words, self.multiplied)),
             biases=sum(map(self.biases, self.multiplied)),
-            events=False, tag_bits=1,
+            least_turns=min(self.groups(p) * p.planes for p in engine), events=False, tag_bits=1,
         )  # fmt: skip
 
     def group_clocks(self, step: Pass) -> int:
         """Return the clocks of a group: of its slices, or of its sums one after another."""
         return max(self.slices(step) * step.planes, self.config.lanes, TURN)
 
-    def fill_clocks(self, step: Pass) -> int:
-        """Return the clocks of a pass beside those of its groups."""
-        plan = self.plan
-        return 0
+    def first_group(self, step: Pass) -> int:
+        """Return the clocks from where a pass begins to the sums of its first group.
+
+        The first word is read and taken, its token cut into slices, and these added up.
+        """
+        return 2 + self.slices(step) * (1 + step.planes) + self.plan.pipe_clocks
 
     def pass_clocks(self, step: Pass) -> int:
         """Return the clocks of a pass."""
         c = self.config
         if step.attends:
-            return 0
+            return self.attend_clocks
         groups = c.timesteps * c.tokens * self.groups(step)
-        return groups * self.group_clocks(step) + self.fill_clocks(step)
+        last_group = self.first_group(step) + (groups - 1) * self.group_clocks(step)
+        return last_group + c.lanes + FINISH_CLOCKS + 1
+
+    @property
+    def unit_beats(self) -> int:
+        """Beats of a time step of the attention unit."""
+        return self.step_words // self.unit_words
+
+    @property
+    def read_clocks(self) -> tuple[int, int]:
+        """Clocks of a beat of what is summed up, and of what waits: its words, and two."""
+        first, _ = self.operands
+        return len(first) * self.unit_words + 2, self.unit_words + 2
+
+    @property
+    def pauses(self) -> tuple[int, int, int]:
+        """Clocks without a read behind a beat of what is summed up, its last one, and the others.
+
+        K^T V is worked on for several clocks a beat. It is given no beat before it can take it, nor
+        one that waits before the sums are there: so it takes the same clocks whatever it holds.
+        """
+        plan = self.config.unit.plan if self.config.unit else None
+        if not isinstance(plan, ProductPlan):
+            return 0, 0, 0
+        summed, waiting = (max(plan.parts + 1 - clocks, 0) for clocks in self.read_clocks)
+        return summed, plan.page_clocks + plan.parts, waiting
+
+    @property
+    def attend_clocks(self) -> int:
+        """Clocks of a pass through the attention unit.
+
+        A time step is read beat by beat; then the last beat goes through the unit, where what
+        it sums up has to be there first, and its words are written.
+        """
+        unit = self.config.unit
+        assert unit is not None
+        drain = self.unit_words + 1  # a beat that comes out
+        summed, turn, waiting = (sum(x) for x in zip(self.pauses, (0, 0, 0), strict=True))
+        reads = self.unit_beats * sum(self.read_clocks)
+        reads += (self.unit_beats - 1) * (summed + waiting) + turn
+        if isinstance(unit, AttentionConfig):
+            rest = max(unit.interval // unit.beats, drain) * (unit.beats - 1)
+            rest += unit.latency - unit.beats + 1 + drain
+        elif isinstance(unit.plan, ProductPlan):
+            rest = unit.plan.lag + drain + 1
+        else:
+            rest = unit.plan.page_clocks + self.unit_words - 1
+        return self.config.timesteps * (reads + rest) + 1
 
     @property
     def logits_at(self) -> int:
@@ -221,9 +275,12 @@ class Schedule:
     @property
     def latency(self) -> int:
         """Clocks from the first beat of an image to what comes out first."""
-        if not self.config.trace:
+        c, embed = self.config, self.passes[0]
+        if not c.trace:
             return self.logits_at
-        return self.logits_at
+        group, lane = divmod(c.channels_per_beat - 1, c.lanes)
+        last = self.first_group(embed) + group * self.group_clocks(embed) + lane + 1
+        return self.image_beats + last + FINISH_CLOCKS + TRACE_CLOCKS
 
     @property
     def cycles(self) -> int:

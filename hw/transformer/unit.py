@@ -18,8 +18,8 @@ from hw.transformer.readout import Readout
 from hw.transformer.schedule import Pass
 from hw.transformer.walk import Walk
 
-TRACED = 8
-"""Words of spikes on their way to the trace."""
+TRACED = 12
+"""Words of spikes that may be on their way to the trace."""
 
 
 class Transformer(wiring.Component):
@@ -164,7 +164,7 @@ class Transformer(wiring.Component):
                     write.data.eq(attend.word),
                 ]
         if c.trace:
-            m.submodules.queue = queue = OutputQueue(c.channels_per_beat, 2 * TRACED, TRACED)
+            m.submodules.queue = queue = OutputQueue(c.channels_per_beat, TRACED, 1)
             count = Signal(range(max(s.traced, 2)))
             m.d.comb += [
                 queue.issued.eq(finish.word_starts),
