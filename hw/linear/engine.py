@@ -62,6 +62,11 @@ class Engine(wiring.Component):
     Parameters
     ----------
     plan : Plan
+    shared : bool
+        The weights are written and read through one address, so that a memory with a single port
+        will do.
+    mute : bool
+        Have the input of this name.
 
     Attributes
     ----------
@@ -71,6 +76,8 @@ class Engine(wiring.Component):
         Groups of the matrix and bits of an input, less 1.
     bias_base : Signal, in
         The first word of biases.
+    mute : Signal(), in
+        Biases are 0.
     i_valid, i_bits, i_ready : in, in, out
         A beat of a token: `channels` inputs, the first one lowest. Those that the matrix does not
         have are 0.
@@ -92,8 +99,9 @@ class Engine(wiring.Component):
         Write a word of biases.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, shared: bool = False, mute: bool = False) -> None:
         self._plan = p = plan
+        self._shared = shared
         self._weights = data.ArrayLayout(p.columns * p.weight_bits, p.lanes)
         self._biases = data.ArrayLayout(signed(p.bias_bits), p.lanes)
         super().__init__(
@@ -123,6 +131,7 @@ class Engine(wiring.Component):
                 "bias_enable": In(1),
                 "bias_address": In(range(max(p.biases, 2))),
                 "bias_data": In(self._biases),
+                **({"mute": In(1)} if mute else {}),
             }
         )
 
@@ -297,6 +306,14 @@ class Engine(wiring.Component):
             read.addr.eq(address),
             read.en.eq(moves & at.valid),
         ]
+        if self._shared:
+            writes = self.weights_enable.any()
+            place = Mux(writes, self.weights_address, address)
+            m.d.comb += [
+                write.addr.eq(place),
+                read.addr.eq(place),
+                read.en.eq(moves & at.valid & ~writes),
+            ]
         masks_read = Signal.like(masks)
         with m.If(moves):
             m.d.sync += masks_read.eq(masks)
@@ -337,7 +354,9 @@ class Engine(wiring.Component):
         ]
         biases = Signal(self._biases, reset_less=True)
         with m.If(moves):
-            m.d.sync += biases.eq(read.data)
+            m.d.sync += biases.eq(
+                Mux(self.mute, 0, read.data.as_value()) if hasattr(self, "mute") else read.data
+            )
         return [biases[lane] for lane in range(p.lanes)]
 
     def _sums(

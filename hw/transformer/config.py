@@ -110,7 +110,6 @@ class TransformerConfig(Config):
                 word, max(min(MOST_CHANNELS, self.features), self.columns)
             ),
             attention_threshold=8 if product else 1,
-            residual_bits=max(16, min(self._sum_bits, 24)),
         )
         for name, whole, size in (
             ("lanes", "channels and hidden", common),
@@ -122,9 +121,10 @@ class TransformerConfig(Config):
                 raise ConfigError(
                     f"{name}: want a divisor of {whole} ({size}), got {getattr(self, name)}"
                 )
-        if self.residual_bits < self._sum_bits:
+        self.derive(residual_bits=max(16, min(self.value_bits, 24)))
+        if self.residual_bits < self.value_bits:
             raise ConfigError(
-                f"residual_bits: want at least {self._sum_bits}, which sums have, "
+                f"residual_bits: want at least {self.value_bits}, which sums have, "
                 f"got {self.residual_bits}"
             )
         self.neuron  # noqa: B018  (refuses what it can't do)
@@ -153,23 +153,15 @@ class TransformerConfig(Config):
         return Schedule(self)
 
     @property
-    def _spike_sum_bits(self) -> int:
-        """Bits of a sum over spikes."""
-        return value_bits(max(self.channels, self.hidden), 1, self.weight_bits, self.bias_bits)
-
-    @property
-    def _feature_sum_bits(self) -> int:
-        """Bits of a sum over the numbers of a patch, in an accumulator too."""
-        return value_bits(self.features, self.input_bits, self.weight_bits, self.bias_bits)
-
-    @property
-    def _sum_bits(self) -> int:
-        return max(self._spike_sum_bits, self._feature_sum_bits)
-
-    @property
     def value_bits(self) -> int:
-        """Bits of what comes out of the engine, whose lowest bits spikes leave at 0."""
-        return max(self._spike_sum_bits + self.input_bits - 1, self._feature_sum_bits)
+        """Bits of a sum in the engine."""
+        most = max(p.inputs for p in self.schedule.passes)
+        return value_bits(most, 1, self.weight_bits, self.bias_bits)
+
+    @property
+    def most_shift(self) -> int:
+        """The most that a sum is shifted: also by the number of the bit that it is of."""
+        return 2**self.shift_bits - 1 + self.input_bits - 1
 
     @property
     def neuron(self) -> LifConfig:

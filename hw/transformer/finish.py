@@ -32,8 +32,8 @@ class Finish(wiring.Component):
     ----------
     start : Signal(), in
         A pass begins. What follows holds until `done`.
-    wide : Signal(), in
-        Inputs have several bits.
+    plane : in
+        Which bit of the inputs the sums are of.
     kept, added : Signal(), in
         Sums become the residual, or are added to it.
     fires : Signal(), in
@@ -71,8 +71,9 @@ class Finish(wiring.Component):
         streams = {name: In(c.stream(name).signature) for name in ("threshold", "shift")}
         super().__init__(
             streams
-            | dict.fromkeys(("start", "wide", "kept", "added", "fires", "i_valid", "room"), In(1))
+            | dict.fromkeys(("start", "kept", "added", "fires", "i_valid", "room"), In(1))
             | {
+                "plane": In(range(max(c.input_bits, 2))),
                 "last_place": In(range(max(places, 2))),
                 "target": In(range(max(s.spike_words, 2))),
                 "layer": In(range(max(c.layers, 2))),
@@ -112,19 +113,18 @@ class Finish(wiring.Component):
         place2 = later(place, 2, "place")
         place4 = later(place2, 2, "place_late")
 
-        # The sum, in the units of its layer.
-        spike_sum = sums >> (c.input_bits - 1)
+        # The sum, in the units of the residual.
         shifts, shift_fault = loaded_setting(
             m, c.stream("shift"), self.shift, 0, self.shifted, 1
         )
-        amount = Signal(c.shift_bits)
+        amount = Signal(range(c.most_shift + 1))
         value1 = Signal(signed(c.value_bits))
-        value2 = Signal(signed(c._sum_bits + 2**c.shift_bits - 1))
+        value2 = Signal(signed(c.value_bits + c.most_shift))
         total3 = Signal(signed(max(len(value2), c.residual_bits) + 1))
         m.d.comb += [self.coming.eq(valid[3]), self.o_valid.eq(valid[4])]
         m.d.sync += [
-            amount.eq(Mux(self.kept | self.added, shifts[0], 0)),
-            value1.eq(Mux(self.wide, sums, spike_sum)),
+            amount.eq(Mux(self.kept | self.added, shifts[0], 0) + self.plane),
+            value1.eq(sums),
             value2.eq(value1 << amount),
             total3.eq(value2 + self._residual(m, pops, valid[4])),
             self.o_value.eq(saturated(total3, c.residual_bits)),

@@ -36,8 +36,6 @@ class Pass:
         ``embed, q, k, v, attend, project, expand, contract`` or ``head``.
     inputs, outputs : int
         Channels of a token, filled up to whole beats and groups.
-    planes : int
-        Bits of an input.
     source, target : int
         First word of the spikes that it takes, and of those that it puts out.
     residual : str
@@ -49,7 +47,6 @@ class Pass:
     name: str
     inputs: int = 0
     outputs: int = 0
-    planes: int = 1
     source: int = 0
     target: int = 0
     residual: str = ""
@@ -86,7 +83,7 @@ class Schedule:
                 Pass("project", **wide, source=out, target=spikes, residual="added"),
             )
         return (
-            Pass("embed", self.feature_beats * c.channels_per_beat, c.channels, c.input_bits,
+            Pass("embed", self.feature_beats * c.channels_per_beat, c.channels,
                  target=spikes, residual="kept"),
             *attention,
             Pass("expand", c.channels, c.hidden, source=spikes, target=size),
@@ -101,15 +98,21 @@ class Schedule:
         return self.passes[1:-1]
 
     @property
-    def sequence(self) -> tuple[Pass, ...]:
-        """All passes of an inference."""
+    def layers(self) -> tuple[Pass, ...]:
+        """All layers of an inference."""
         embed, *block, head = self.passes
         return (embed, *(block * self.config.blocks), head)
 
     @property
+    def sequence(self) -> tuple[Pass, ...]:
+        """All passes of an inference: the first layer has one for each bit of its inputs."""
+        embed, *rest = self.layers
+        return (*(embed,) * self.config.input_bits, *rest)
+
+    @property
     def multiplied(self) -> tuple[Pass, ...]:
-        """Those of an inference that the engine does."""
-        return tuple(p for p in self.sequence if not p.attends)
+        """The layers that the engine does."""
+        return tuple(p for p in self.layers if not p.attends)
 
     @property
     def firing(self) -> tuple[Pass, ...]:
@@ -183,7 +186,7 @@ class Schedule:
         """Words of spikes that are put out in an inference."""
         c = self.config
         channels = sum(p.outputs for p in self.firing)
-        channels += c.channels * sum(p.attends for p in self.sequence)
+        channels += c.channels * sum(p.attends for p in self.layers)
         return c.timesteps * c.tokens * channels // c.channels_per_beat
 
     @property
@@ -194,23 +197,23 @@ class Schedule:
         return Plan(
             lanes=c.lanes, columns=c.columns, channels=c.channels_per_beat,
             inputs=max(p.inputs for p in engine), groups=max(self.groups(p) for p in engine),
-            input_bits=c.input_bits, weight_bits=c.weight_bits, bias_bits=c.bias_bits,
+            input_bits=1, weight_bits=c.weight_bits, bias_bits=c.bias_bits,
             value_bits=c.value_bits,
             words=sum(map(self.words, self.multiplied)),
             biases=sum(map(self.biases, self.multiplied)),
-            least_turns=min(self.groups(p) * p.planes for p in engine), events=False, tag_bits=1,
+            least_turns=min(self.groups(p) for p in engine), events=False, tag_bits=1,
         )  # fmt: skip
 
     def group_clocks(self, step: Pass) -> int:
         """Return the clocks of a group: of its slices, or of its sums one after another."""
-        return max(self.slices(step) * step.planes, self.config.lanes, TURN)
+        return max(self.slices(step), self.config.lanes, TURN)
 
     def first_group(self, step: Pass) -> int:
         """Return the clocks from where a pass begins to the sums of its first group.
 
         The first word is read and taken, its token cut into slices, and these added up.
         """
-        return 2 + self.slices(step) * (1 + step.planes) + self.plan.pipe_clocks
+        return 2 + 2 * self.slices(step) + self.plan.pipe_clocks
 
     def pass_clocks(self, step: Pass) -> int:
         """Return the clocks of a pass."""
@@ -280,7 +283,8 @@ class Schedule:
             return self.logits_at
         group, lane = divmod(c.channels_per_beat - 1, c.lanes)
         last = self.first_group(embed) + group * self.group_clocks(embed) + lane + 1
-        return self.image_beats + last + FINISH_CLOCKS + TRACE_CLOCKS
+        before = (c.input_bits - 1) * self.pass_clocks(embed)
+        return self.image_beats + before + last + FINISH_CLOCKS + TRACE_CLOCKS
 
     @property
     def cycles(self) -> int:

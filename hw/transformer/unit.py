@@ -33,7 +33,7 @@ class Transformer(wiring.Component):
         c, s = self.config, self.config.schedule
         m = Module()
         m.submodules.guard = guard = FrameGuard(c.stream("patches"))
-        m.submodules.engine = engine = Engine(s.plan)
+        m.submodules.engine = engine = Engine(s.plan, shared=True, mute=True)
         m.submodules.load = load = Load(c, engine)
         m.submodules.walk = walk = Walk(c)
         m.submodules.finish = finish = Finish(c)
@@ -56,20 +56,27 @@ class Transformer(wiring.Component):
         rests = Signal(init=1)
         start, done, runs = Signal(), Signal(), Signal()
         block = Signal(range(max(c.blocks, 2)))
+        plane = Signal(range(max(c.input_bits, 2)))  # of the inputs of the first layer
+        more = Signal()  # planes
         last_block = block == c.blocks - 1
         head = kind == len(s.passes) - 1
         ends_block = kind == len(s.passes) - 2
+        first = kind == 0
         attends = of(lambda p: p.attends)
         comes = guard.o.valid & guard.o.ready
         m.d.comb += [
             guard.o.ready.eq(rests & ~load.closed),
             load.rests.eq(rests & (guard.beat == 0)),
             load.moves.eq(comes),
+            more.eq(first & (plane != c.input_bits - 1)),
         ]
         m.d.sync += start.eq(guard.done | (done & ~head))
         with m.If(guard.done):
             m.d.sync += [rests.eq(0), kind.eq(0), block.eq(0)]
-        with m.If(done & ~head):
+        with m.If(done & more):
+            m.d.sync += plane.eq(plane + 1)
+        with m.Elif(done & ~head):
+            m.d.sync += plane.eq(0)
             m.d.sync += kind.eq(Mux(ends_block & ~last_block, 1, kind + 1))
             with m.If(ends_block):
                 m.d.sync += block.eq(block + 1)
@@ -86,7 +93,7 @@ class Transformer(wiring.Component):
             m.d.comb += port.eq(place)
             with m.If(guard.done):
                 m.d.sync += place.eq(0)
-            with m.Elif(done):
+            with m.Elif(done & ~more):
                 m.d.sync += place.eq(place + of(lambda p, step=step: 0 if p.attends else step(p)))
 
         # The image and the spikes.
@@ -114,8 +121,7 @@ class Transformer(wiring.Component):
             write.data.eq(finish.word),
         ]
 
-        first = kind == 0
-        spread = Cat(Cat(bit, Const(0, c.input_bits - 1)) for bit in read.data)
+        pixels = [image_read.data.word_select(i, c.input_bits) for i in range(c.channels_per_beat)]
         m.d.comb += [
             walk.start.eq(start & ~attends),
             walk.image.eq(first),
@@ -125,15 +131,15 @@ class Transformer(wiring.Component):
             engine.i_valid.eq(walk.valid),
             engine.i_final.eq(walk.final),
             engine.i_restart.eq(walk.restart),
-            engine.i_bits.eq(Mux(first, image_read.data, spread)),
+            engine.i_bits.eq(Mux(first, Cat(x.bit_select(plane, 1) for x in pixels), read.data)),
             engine.stride.eq(of(s.slices)),
             engine.last_group.eq(of(lambda p: max(s.groups(p) - 1, 0))),
-            engine.last_plane.eq(of(lambda p: p.planes - 1)),
+            engine.mute.eq(plane != 0),
             finish.start.eq(start & ~attends),
-            finish.wide.eq(first),
-            finish.kept.eq(first),
-            finish.added.eq(of(lambda p: p.residual == "added")),
-            finish.fires.eq(~head),
+            finish.plane.eq(plane),
+            finish.kept.eq(first & (plane == 0)),
+            finish.added.eq(Mux(first, plane != 0, of(lambda p: p.residual == "added"))),
+            finish.fires.eq(~head & ~more),
             finish.last_place.eq(of(lambda p: max(c.tokens * p.outputs - 1, 0))),
             finish.target.eq(of(lambda p: p.target)),
             finish.i_valid.eq(engine.o_valid),

@@ -144,8 +144,9 @@ def transformer(
     state : dict
     """
     model, own = network_of(parameters, arrays)
-    steps = parameters["timesteps"]
-    tokens = np.broadcast_to(arrays["patches"], (steps, 1, *arrays["patches"].shape))
+    steps, planes = parameters["timesteps"], np.arange(parameters["input_bits"])
+    bits = np.concatenate(np.asarray(arrays["patches"]) >> planes[:, None, None] & 1, axis=-1)
+    tokens = np.broadcast_to(bits, (steps, 1, *bits.shape))
     values, state = network(model, {**own, "tokens": tokens}, state)
     spikes = [values[layer["name"]].ravel() for layer in model["layers"]
               if layer["kind"] in ("lif", "sdsa", "attention")]  # fmt: skip
@@ -163,6 +164,9 @@ def network_of(
     slice of `columns` inputs; the layers one after another: embedding, then for each block those
     of q, k and v that its attention takes, the projection, and the two of the MLP, then the head.
     What sizes are filled up with has weights as well.
+
+    The inputs of the network are the bits of those of the top, the lowest of all of them first:
+    the residual, which saturates, is added up bit by bit, and the bias is that of the lowest.
     """
     p = parameters
     lanes, columns = p["lanes"], p["columns"]
@@ -177,10 +181,12 @@ def network_of(
         count = int(np.prod(shape))
         return np.array(list(itertools.islice(rest[name], count)), np.int64).reshape(shape)
 
-    def linear(name: str, source: str, i: int, o: int, *, tokens: int = 0, shift: int = 0) -> str:
+    def matrix(i: int, o: int) -> np.ndarray:
         words = take("weights", o // lanes, i // columns, lanes, columns)
-        own[f"{name}.weights"] = words.transpose(0, 2, 1, 3).reshape(o, i)
-        own[f"{name}.bias"] = take("bias", *([tokens] if tokens else []), o)
+        return words.transpose(0, 2, 1, 3).reshape(o, i)
+
+    def linear(name: str, source: str, i: int, o: int, *, shift: int = 0) -> str:
+        own[f"{name}.weights"], own[f"{name}.bias"] = matrix(i, o), take("bias", o)
         layers.append({"name": name, "kind": "linear", "input": source, "shift": shift})
         return name
 
@@ -199,8 +205,17 @@ def network_of(
     def shift() -> int:
         return int(take("shift", 1)[0])
 
-    embedding = linear("embed", "input", inputs, channels, tokens=p["tokens"], shift=shift())
-    residual = saturate("residual", embedding)
+    scale = shift()
+    weights, bias = matrix(inputs, channels), take("bias", p["tokens"], channels)
+    planes = p["input_bits"]
+    residual = ""
+    for plane in range(planes):
+        name = f"embed.{plane}"
+        own[f"{name}.weights"] = np.zeros((channels, planes * inputs), np.int64)
+        own[f"{name}.weights"][:, plane * inputs : (plane + 1) * inputs] = weights
+        own[f"{name}.bias"] = bias * (plane == 0)
+        layers.append({"name": name, "kind": "linear", "input": "input", "shift": scale + plane})
+        residual = saturate(f"{name}.residual", *([residual] if residual else []), name)
     spikes = fire(residual)
     for block in range(p["blocks"]):
         at = f"blocks.{block}"
