@@ -65,8 +65,9 @@ class Engine(wiring.Component):
     shared : bool
         The weights are written and read through one address, so that a memory with a single port
         will do.
-    mute : bool
-        Have the input of this name.
+    repeats : bool
+        Have the input `mute`, and take the lowest bit of a tag for: its biases are those of the
+        token before.
 
     Attributes
     ----------
@@ -99,9 +100,10 @@ class Engine(wiring.Component):
         Write a word of biases.
     """
 
-    def __init__(self, plan: Plan, *, shared: bool = False, mute: bool = False) -> None:
+    def __init__(self, plan: Plan, *, shared: bool = False, repeats: bool = False) -> None:
         self._plan = p = plan
         self._shared = shared
+        self._repeats = repeats
         self._weights = data.ArrayLayout(p.columns * p.weight_bits, p.lanes)
         self._biases = data.ArrayLayout(signed(p.bias_bits), p.lanes)
         super().__init__(
@@ -131,7 +133,7 @@ class Engine(wiring.Component):
                 "bias_enable": In(1),
                 "bias_address": In(range(max(p.biases, 2))),
                 "bias_data": In(self._biases),
-                **({"mute": In(1)} if mute else {}),
+                **({"mute": In(1)} if repeats else {}),
             }
         )
 
@@ -340,11 +342,24 @@ class Engine(wiring.Component):
         )
         write, read = store.write_port(), store.read_port()
         place = Signal(range(max(p.biases, 2)))
-        with m.If(moves):
-            with m.If(before.valid & before.restarts):
-                m.d.sync += place.eq(self.bias_base)
-            with m.Elif(at.valid & at.ends_group):
-                m.d.sync += place.eq(place + 1)
+        if self._repeats:
+            first = Signal.like(place, name="first_bias")  # of the token
+            after, begun = Signal.like(place), Signal.like(place)
+            repeats = before.tag[0]
+            m.d.comb += [
+                after.eq(place + (at.valid & at.ends_group)),
+                begun.eq(Mux(before.restarts, self.bias_base, Mux(repeats, first, after))),
+            ]
+            with m.If(moves):
+                m.d.sync += place.eq(after)
+                with m.If(before.valid & before.begins):
+                    m.d.sync += [place.eq(begun), first.eq(begun)]
+        else:
+            with m.If(moves):
+                with m.If(before.valid & before.restarts):
+                    m.d.sync += place.eq(self.bias_base)
+                with m.Elif(at.valid & at.ends_group):
+                    m.d.sync += place.eq(place + 1)
         m.d.comb += [
             write.addr.eq(self.bias_address),
             write.en.eq(self.bias_enable),
@@ -355,7 +370,7 @@ class Engine(wiring.Component):
         biases = Signal(self._biases, reset_less=True)
         with m.If(moves):
             m.d.sync += biases.eq(
-                Mux(self.mute, 0, read.data.as_value()) if hasattr(self, "mute") else read.data
+                Mux(self.mute, 0, read.data.as_value()) if self._repeats else read.data
             )
         return [biases[lane] for lane in range(p.lanes)]
 

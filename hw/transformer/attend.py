@@ -1,7 +1,9 @@
 """The attention of a block: words of spikes through the attention unit and back."""
 
+from collections.abc import Callable
+
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.hdl import Value
+from amaranth.hdl import Value, ValueLike
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,7 +73,7 @@ class Attend(wiring.Component):
         late = Signal()  # it is the turn of those that wait
         step = Signal(range(max(c.timesteps, 2)))
         waits = Signal()  # for what comes out of the time step
-        begin = Signal.like(self.read_address)  # the beat's first word, of each operand's
+        begin, next_beat = self._places(m, parts, "read")  # the first word, of each operand's
         operand = Signal(range(len(names)))
         share = Signal(range(max(parts, 2)))
         last_share = share == parts - 1
@@ -128,18 +130,17 @@ class Attend(wiring.Component):
             m.d.sync += [offers.eq(0), beat.eq(Mux(last_beat, 0, beat + 1))]
             m.d.comb += turns.eq(last_beat & ~late)
             with m.If(turns):
-                m.d.sync += [
-                    late.eq(1), begin.eq(begin - (beats - 1) * parts), operand.eq(len(first)),
-                ]  # fmt: skip
+                m.d.sync += [late.eq(1), operand.eq(len(first))]
             with m.Else():
-                m.d.sync += [begin.eq(begin + parts), operand.eq(Mux(late, len(first), 0))]
+                m.d.sync += operand.eq(Mux(late, len(first), 0))
+            next_beat(turns)
             with m.If(last_beat & late):
                 m.d.sync += waits.eq(1)
             with m.Else():
                 pause = Mux(turns, pauses[1], Mux(late, pauses[2], pauses[0]))
                 m.d.sync += [rest.eq(pause), reads.eq(pause == 0)]
 
-        ended = self._put(m, unit.out, parts, beats, waits)
+        written, ended = self._put(m, unit.out, parts, beats, waits)
         last_step = step == c.timesteps - 1
         m.d.comb += self.done.eq(ended & last_step)
         with m.If(ended):
@@ -148,16 +149,50 @@ class Attend(wiring.Component):
                 step.eq(Mux(last_step, 0, step + 1)),
             ]  # fmt: skip
         with m.If(self.start):
-            m.d.sync += [
-                begin.eq(0), operand.eq(0), reads.eq(1), self.address.eq(bases[then])
-            ]  # fmt: skip
+            m.d.sync += [operand.eq(0), reads.eq(1)]
+        m.d.comb += self.address.eq(written + bases[then])
         return m
+
+    def _places(
+        self, m: Module, parts: int, name: str
+    ) -> tuple[Signal, Callable[[ValueLike], None]]:
+        """Return where a beat of `parts` words lies in a layer, and what goes to the next one.
+
+        A time step after the other, where all those of a token lie together. (Given that it does so,
+        it goes through the tokens of the same time step again.)
+        """
+        c, s = self._config, self._config.schedule
+        beats = s.token_words // parts
+        address = Signal.like(self.read_address, name=f"{name}_place")
+        origin = Signal.like(address, name=f"{name}_origin")  # of the time step
+        beat = Signal(range(max(beats, 2)), name=f"{name}_beat")
+        token = Signal(range(max(c.tokens, 2)), name=f"{name}_token")
+        last_beat = beat == beats - 1
+        last_token = last_beat & (token == c.tokens - 1)
+        others = (c.timesteps - 1) * s.token_words  # words of the other time steps of a token
+        with m.If(self.start):
+            m.d.sync += [address.eq(0), origin.eq(0)]
+
+        def next_beat(again: ValueLike) -> None:
+            m.d.sync += [
+                address.eq(address + parts + Mux(last_beat, others, 0)),
+                beat.eq(Mux(last_beat, 0, beat + 1)),
+            ]
+            with m.If(last_beat):
+                m.d.sync += token.eq(Mux(last_token, 0, token + 1))
+            with m.If(last_token):
+                begins = Mux(again, origin, origin + s.token_words)
+                m.d.sync += [address.eq(begins), origin.eq(begins)]
+
+        return address, next_beat
 
     def _put(
         self, m: Module, out: wiring.PureInterface, parts: int, beats: int, waits: Value
-    ) -> Value:
-        """Write what comes out; return whether the whole time step has, which is waited for."""
+    ) -> tuple[Value, Value]:
+        """Write what comes out; return where, and if the whole time step has, which is waited for.
+        """
         width = self._config.channels_per_beat
+        place, next_word = self._places(m, 1, "write")
         words = Signal(width * parts)
         left = Signal(range(parts + 1))
         came = Signal(range(beats + 1))
@@ -169,11 +204,10 @@ class Attend(wiring.Component):
             ended.eq(waits & (came == beats) & (left == 0)),
         ]
         with m.If(self.write):
-            m.d.sync += [
-                words.eq(words >> width), left.eq(left - 1), self.address.eq(self.address + 1)
-            ]
+            m.d.sync += [words.eq(words >> width), left.eq(left - 1)]
+            next_word(0)
         with m.If(out.valid & out.ready):
             m.d.sync += [words.eq(out.payload.data), left.eq(parts), came.eq(came + 1)]
         with m.If(ended):
             m.d.sync += came.eq(0)
-        return ended
+        return place, ended

@@ -165,9 +165,9 @@ class TransformerConfig(Config):
 
     @property
     def neuron(self) -> LifConfig:
-        """The neurons of all layers, one after another, with a threshold for each layer."""
+        """The neurons of a token, which take turns, with a threshold for each layer."""
         layers = len(self.schedule.firing)
-        most = max(self.tokens * max(self.channels, self.hidden), 16)  # fewer lie in no memory
+        most = max(self.channels, self.hidden, 16)  # fewer lie in no memory
         return LifConfig(
             timesteps=self.timesteps, neurons=-(-most // layers) * layers, lanes=1,
             channels=layers, current_bits=self.residual_bits, tau=self.tau,
@@ -281,7 +281,8 @@ class TransformerConfig(Config):
                            "the class with the greatest logit, of equal ones the first")  # fmt: skip
             case _:
                 return one("out", self.channels_per_beat, 1, False, self.spike_count,
-                           "spikes, layer by layer: time steps, tokens, channels")  # fmt: skip
+                           "spikes, layer by layer: tokens, time steps, channels; of the "
+                           "attention time steps, tokens, channels")  # fmt: skip
 
     @property
     def beat_features(self) -> int:

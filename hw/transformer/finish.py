@@ -39,7 +39,7 @@ class Finish(wiring.Component):
     fires : Signal(), in
         There are neurons.
     last_place : in
-        Outputs of a time step, less 1.
+        Outputs of a token, less 1.
     target : in
         The first word of the spikes.
     layer, shifted : in
@@ -67,7 +67,7 @@ class Finish(wiring.Component):
     def __init__(self, config: TransformerConfig) -> None:
         self._config = c = config
         s = c.schedule
-        places = c.tokens * max(p.outputs for p in s.passes)
+        places = max(p.outputs for p in s.passes)
         streams = {name: In(c.stream(name).signature) for name in ("threshold", "shift")}
         super().__init__(
             streams
@@ -168,23 +168,27 @@ class Finish(wiring.Component):
         return values[: c.value_bits].as_signed(), pops
 
     def _count(self, m: Module, pops: Value) -> tuple[Signal, Signal, Signal]:
-        """Return which output of a time step it is, if that is the first, and if it is the last."""
+        """Return which output it is, if of the first time step, and if it is the last of all."""
         c = self._config
         place = Signal.like(self.last_place)
         step = Signal(range(max(c.timesteps, 2)))
-        opening, final, ends = Signal(), Signal(), Signal()
+        token = Signal(range(max(c.tokens, 2)))
+        opening, final, ends, last_step = Signal(), Signal(), Signal(), Signal()
         bit = Signal(range(max(c.channels_per_beat, 2)))
         whole = bit == c.channels_per_beat - 1
         m.d.comb += [
             opening.eq(step == 0),
             ends.eq(place == self.last_place),
-            final.eq(ends & (step == c.timesteps - 1)),
+            last_step.eq(ends & (step == c.timesteps - 1)),
+            final.eq(last_step & (token == c.tokens - 1)),
             self.word_starts.eq(pops & self.fires & whole),
         ]
         with m.If(pops):
             m.d.sync += [place.eq(Mux(ends, 0, place + 1)), bit.eq(Mux(whole, 0, bit + 1))]
             with m.If(ends):
-                m.d.sync += step.eq(Mux(final, 0, step + 1))
+                m.d.sync += step.eq(Mux(last_step, 0, step + 1))
+            with m.If(last_step):
+                m.d.sync += token.eq(Mux(final, 0, token + 1))
         with m.If(self.start):
             m.d.sync += bit.eq(0)
         return place, opening, final

@@ -170,9 +170,14 @@ class Schedule:
         return self.config.tokens * self.feature_beats
 
     @property
+    def token_words(self) -> int:
+        """Words of the spikes of a token in one time step."""
+        return self.config.channels // self.config.channels_per_beat
+
+    @property
     def step_words(self) -> int:
-        """Words of the spikes of one layer in one time step."""
-        return self.config.tokens * self.config.channels // self.config.channels_per_beat
+        """Words of the spikes of all tokens."""
+        return self.config.tokens * self.token_words
 
     @property
     def spike_words(self) -> int:

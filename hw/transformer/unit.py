@@ -33,7 +33,7 @@ class Transformer(wiring.Component):
         c, s = self.config, self.config.schedule
         m = Module()
         m.submodules.guard = guard = FrameGuard(c.stream("patches"))
-        m.submodules.engine = engine = Engine(s.plan, shared=True, mute=True)
+        m.submodules.engine = engine = Engine(s.plan, shared=True, repeats=True)
         m.submodules.load = load = Load(c, engine)
         m.submodules.walk = walk = Walk(c)
         m.submodules.finish = finish = Finish(c)
@@ -131,6 +131,7 @@ class Transformer(wiring.Component):
             engine.i_valid.eq(walk.valid),
             engine.i_final.eq(walk.final),
             engine.i_restart.eq(walk.restart),
+            engine.i_tag.eq(walk.repeat),
             engine.i_bits.eq(Mux(first, Cat(x.bit_select(plane, 1) for x in pixels), read.data)),
             engine.stride.eq(of(s.slices)),
             engine.last_group.eq(of(lambda p: max(s.groups(p) - 1, 0))),
@@ -140,7 +141,7 @@ class Transformer(wiring.Component):
             finish.kept.eq(first & (plane == 0)),
             finish.added.eq(Mux(first, plane != 0, of(lambda p: p.residual == "added"))),
             finish.fires.eq(~head & ~more),
-            finish.last_place.eq(of(lambda p: max(c.tokens * p.outputs - 1, 0))),
+            finish.last_place.eq(of(lambda p: max(p.outputs - 1, 0))),
             finish.target.eq(of(lambda p: p.target)),
             finish.i_valid.eq(engine.o_valid),
             finish.i_values.eq(engine.o_values),

@@ -10,8 +10,8 @@ from hw.transformer.config import TransformerConfig
 class Walk(wiring.Component):
     """Read the tokens of a pass, a word a clock if the engine takes it.
 
-    Words of spikes lie in the order in which they are read, so one counter is all the addresses.
-    The words of an image are read again in each time step.
+    All time steps of a token, then the next token. Words of spikes lie in that order, so one counter
+    is all the addresses; the words of a token of the image are read again in each time step.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Walk(wiring.Component):
         The first word of its spikes; beats of a token, less 1.
     read, address : out
         Of both memories; the word is there a clock later, until the next is read.
-    valid, ready, final, restart : out, in, out, out
+    valid, ready, final, restart, repeat : out, in, out, out, out
         That word goes to the engine, which has these.
     """
 
@@ -48,6 +48,7 @@ class Walk(wiring.Component):
                 "ready": In(1),
                 "final": Out(1),
                 "restart": Out(1),
+                "repeat": Out(1),
             }
         )
 
@@ -58,26 +59,29 @@ class Walk(wiring.Component):
         beat = Signal.like(self.last_beat)
         token = Signal(range(max(c.tokens, 2)))
         step = Signal(range(max(c.timesteps, 2)))
-        last_beat, last_token, last_step = Signal(), Signal(), Signal()
+        last_beat, last_step, last_token = Signal(), Signal(), Signal()
         m.d.comb += [
             self.read.eq(runs & (~self.valid | self.ready)),
             last_beat.eq(beat == self.last_beat),
-            last_token.eq(last_beat & (token == c.tokens - 1)),
-            last_step.eq(last_token & (step == c.timesteps - 1)),
+            last_step.eq(last_beat & (step == c.timesteps - 1)),
+            last_token.eq(last_step & (token == c.tokens - 1)),
         ]
         m.d.sync += self.valid.eq(self.read | (self.valid & ~self.ready))
         with m.If(self.read):
             m.d.sync += [
                 self.final.eq(last_beat),
-                self.restart.eq(~self.image | (token == 0)),
-                self.address.eq(Mux(last_token & self.image, 0, self.address + 1)),
+                self.restart.eq(~self.image | ((token == 0) & (step == 0))),
+                self.repeat.eq(step != 0),
+                self.address.eq(self.address + 1),
                 beat.eq(Mux(last_beat, 0, beat + 1)),
-                runs.eq(~last_step),
+                runs.eq(~last_token),
             ]
+            with m.If(self.image & last_beat & ~last_step):
+                m.d.sync += self.address.eq(self.address - (c.schedule.feature_beats - 1))
             with m.If(last_beat):
-                m.d.sync += token.eq(Mux(last_token, 0, token + 1))
-            with m.If(last_token):
                 m.d.sync += step.eq(Mux(last_step, 0, step + 1))
+            with m.If(last_step):
+                m.d.sync += token.eq(Mux(last_token, 0, token + 1))
         with m.If(self.start):
             m.d.sync += [self.address.eq(Mux(self.image, 0, self.source)), runs.eq(1)]
         return m

@@ -140,7 +140,8 @@ def transformer(
     Returns
     -------
     result : dict
-        ``logits`` [classes] int, ``answer``, and ``spikes`` of each layer, one after another.
+        ``logits`` [classes] int, ``answer``, and ``spikes`` of each layer, one after another:
+        [N, T, C], and [T, N, C] of the attention.
     state : dict
     """
     model, own = network_of(parameters, arrays)
@@ -148,8 +149,12 @@ def transformer(
     bits = np.concatenate(np.asarray(arrays["patches"]) >> planes[:, None, None] & 1, axis=-1)
     tokens = np.broadcast_to(bits, (steps, 1, *bits.shape))
     values, state = network(model, {**own, "tokens": tokens}, state)
-    spikes = [values[layer["name"]].ravel() for layer in model["layers"]
-              if layer["kind"] in ("lif", "sdsa", "attention")]  # fmt: skip
+    spikes = [
+        (x.swapaxes(0, 2) if layer["kind"] == "lif" else x).ravel()
+        for layer in model["layers"]
+        if layer["kind"] in ("lif", "sdsa", "attention")
+        for x in [values[layer["name"]]]
+    ]
     logits = values["logits"][0, : parameters["classes"]]
     result = {"logits": logits, "answer": np.argmax(logits), "spikes": np.concatenate(spikes)}
     return result, state
