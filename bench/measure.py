@@ -54,7 +54,7 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "device": device,
         "part": target.part,
         "tools": tools(device),
-        "synthesis": target.flow,
+        "synthesis": target.flow(unit.config),
         "nextpnr": " ".join(target.options),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
@@ -143,7 +143,7 @@ def synthesise(unit: Emission, device: str, folder: Path) -> None:
     placed is exactly what was counted.
     """
     target = DEVICES[device]
-    command = target.synthesis
+    command = target.command(unit.config)
     write({"unit.v": unit.verilog, "shell.v": shell(unit.name, unit.manifest["ports"])}, folder)
     yosys(f"read_verilog unit.v; {command} -top {unit.name}; write_json unit.json", cwd=folder)
     if target.absorbs:

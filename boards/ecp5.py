@@ -29,7 +29,7 @@ class ECP5(Family):
     }
     suffix: ClassVar[str] = ".bit"
 
-    def synthesis(self, platform: Any) -> str:
+    def synthesis(self, platform: Any, large_memory: bool = False) -> str:
         return "synth_ecp5 -nowidelut"
 
     def after_synthesis(self, netlist: Path) -> None:

@@ -63,11 +63,16 @@ def make(case: Case, console: Console) -> str:
     return f"{done.wanted:g} MHz, {', '.join(f'{n:,} {k}' for k, n in done.used.items() if n)}"
 
 
+def command(board: Board, unit: Emission) -> str:
+    """Return how a unit is synthesised for a board."""
+    return board.family.synthesis(board.pins(), unit.config.large_memory)
+
+
 @functools.cache
 def packed(synthesis: str, top: str, preset: str) -> dict[str, int]:
     """Return the size of a preset, which all boards of one synthesis share."""
-    board = next(b for b in BOARDS.values() if b.family.synthesis(b.pins()) == synthesis)
     unit = emission(top, preset)
+    board = next(b for b in BOARDS.values() if command(b, unit) == synthesis)
     return size(board, unit, behind_link(unit))
 
 
@@ -78,7 +83,7 @@ def measure(case: Case) -> str:
     given = inputs(board, unit, behind_link(unit), ())
     result = known(board).get(top, {}).get(preset, {})
     if result.get("inputs") != given:
-        over = board.over(packed(board.family.synthesis(board.pins()), top, preset))
+        over = board.over(packed(command(board, unit), top, preset))
         result = {"fits": not over, "reason": ", ".join(over), "inputs": given}
         note(board, top, preset, result)
     return "fits" if result["fits"] else f"does not fit: it needs {result['reason']}"

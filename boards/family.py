@@ -52,8 +52,8 @@ class Family(abc.ABC):
     limit_s: ClassVar[int] = 1800
 
     @abc.abstractmethod
-    def synthesis(self, platform: Any) -> str:
-        """Return the command of Yosys."""
+    def synthesis(self, platform: Any, large_memory: bool = False) -> str:
+        """Return the command of Yosys; with what makes use of a device's large RAM, if asked for."""
 
     @abc.abstractmethod
     def placement(self, platform: Any) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Gowin(Family):
     }
     suffix: ClassVar[str] = ".fs"
 
-    def synthesis(self, platform: Any) -> str:
+    def synthesis(self, platform: Any, large_memory: bool = False) -> str:
         return f"synth_gowin -family {self.series}"
 
     def placement(self, platform: Any) -> tuple[str, ...]:

@@ -20,13 +20,16 @@ class ICE40(Family):
     names: ClassVar[dict[str, str]] = {
         "ICESTORM_LC": "logic cells",
         "ICESTORM_RAM": "block RAMs",
+        "ICESTORM_SPRAM": "large RAMs",
         "ICESTORM_DSP": "DSPs",
     }
     suffix: ClassVar[str] = ".bin"
     limit_s: ClassVar[int] = 300  # some seeds rip up the same wires for ever
 
-    def synthesis(self, platform: Any) -> str:
-        return f"synth_ice40 -device {DEVICES[platform.device][0]}"
+    def synthesis(self, platform: Any, large_memory: bool = False) -> str:
+        device, _ = DEVICES[platform.device]
+        large = " -spram" if large_memory and device == "u" else ""
+        return f"synth_ice40 -device {device}{large}"
 
     def placement(self, platform: Any) -> tuple[str, ...]:
         package = ("--package", platform.package.lower())

@@ -93,7 +93,7 @@ def plain_names(text: str) -> str:
     Amaranth writes ``\top.unit`` and ``\payload.data[0]``, which Verilog can only have as escaped
     identifiers. A name that is plain already is kept.
     """
-    text = _without_bit_names(text)
+    text = _without_contents(_without_bit_names(text))
     # A public name begins with one backslash; inside a string it is written with two.
     name = re.compile(r"(?<![\\\w])(\"\\)?\\([^\s\"]+)")
     names = {found[1] for found in name.findall(text)}
@@ -128,6 +128,22 @@ def _without_bit_names(text: str) -> str:
         elif not (words[:1] == ["connect"] and words[1] in bits):
             kept.append(line)
     return "".join(kept)
+
+
+def _without_contents(text: str) -> str:
+    """Return RTLIL in which memories with the attribute ``loaded`` have no contents at power-up."""
+    module = re.compile(r"^module .*?^end$", re.MULTILINE | re.DOTALL)
+    memory = re.compile(r"attribute \\loaded 1\n(?: *attribute .*\n)* *memory .* (\S+)\n")
+
+    def strip(found: re.Match[str]) -> str:
+        body = found[0]
+        for name in memory.findall(body):
+            identifier = re.escape(name.replace("\\", "\\\\"))
+            cell = rf'^  cell \$meminit_v2 .*\n    parameter \\MEMID "{identifier}"\n(?:    .*\n)*  end\n'
+            body = re.sub(cell, "", body, flags=re.MULTILINE)
+        return body
+
+    return module.sub(strip, text)
 
 
 def yosys(script: str, *, cwd: str | os.PathLike[str]) -> str:

@@ -145,6 +145,11 @@ class Config:
         raise NotImplementedError
 
     @property
+    def large_memory(self) -> bool:
+        """Whether there is a memory for a device's large RAM of a single port, if it has some."""
+        return False
+
+    @property
     def asks(self) -> bool:
         """Whether neighbours are asked for answers, so that arrays alone do not tell what comes."""
         return any(s.peer and s.direction == "in" for s in self.streams)

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from hw.arith import add_tree, pipelined_tree
-from hw.attributes import BLOCK, NO_COLLISION
+from hw.attributes import BLOCK, LOADED, NO_COLLISION
 from hw.linear.plan import Plan
 from hw.linear.scan import Scan
 from hw.queue import Marks
@@ -63,8 +63,8 @@ class Engine(wiring.Component):
     ----------
     plan : Plan
     shared : bool
-        The weights are written and read through one address, so that a memory with a single port
-        will do.
+        The weights are written and read through one address, and not read before they are written,
+        so that a large memory with a single port will do.
     repeats : bool
         Have the input `mute`, and take the lowest bit of a tag for: its biases are those of the
         token before.
@@ -297,8 +297,9 @@ class Engine(wiring.Component):
         """Return the weights of a slice, of each lane, three clocks later; 0 where no input is."""
         p = self._plan
         m.submodules.weights = store = memory.Memory(
-            shape=self._weights, depth=p.words, init=[], attrs=NO_COLLISION | BLOCK
-        )
+            shape=self._weights, depth=p.words, init=[],
+            attrs=NO_COLLISION | (LOADED if self._shared else BLOCK),
+        )  # fmt: skip
         # Nothing is read while weights are written: then no slice is on its way.
         write, read = store.write_port(granularity=1), store.read_port()
         m.d.comb += [

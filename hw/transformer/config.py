@@ -313,6 +313,10 @@ class TransformerConfig(Config):
         return {"logits": logits, "answer": answer, **({"spikes": spikes} if self.trace else {})}
 
     @property
+    def large_memory(self) -> bool:
+        return True
+
+    @property
     def by_inference(self) -> bool:
         return True
 
