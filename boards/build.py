@@ -230,8 +230,7 @@ class _Work:
         write(files, folder)
         read = "".join(f"read_verilog {name}; " for name in files if name.endswith(".v"))
         yosys(
-            f"{read}read_rtlil design.il; {self.synthesis} -top design; "
-            "write_json design.json",
+            f"{read}read_rtlil design.il; {self.synthesis} -top design; write_json design.json",
             cwd=folder,
         )
         self.family.after_synthesis(folder / "design.json")

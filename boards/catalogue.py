@@ -38,14 +38,16 @@ WORST_BAUD = 0.015
 SHORTEST_BIT = 4
 """Clocks of a bit, at least: what a receiver needs to find its middle."""
 
-SMALL = dict.fromkeys(("attention", "heads", "lif", "linear", "moe", "sdsa"), "icebreaker")
+SMALL = dict.fromkeys(
+    ("attention", "heads", "lif", "linear", "moe", "sdsa", "transformer"), "icebreaker"
+)
 MEDIUM = {
     "attention": "sample", "heads": "cifar", "lif": "snntorch", "linear": "digits",
-    "moe": "default", "sdsa": "cifar",
+    "moe": "default", "sdsa": "cifar", "transformer": "digits",
 }  # fmt: skip
 LARGE = {
     "attention": "sample", "heads": "cifar", "lif": "cifar", "linear": "digits",
-    "moe": "semm", "sdsa": "product",
+    "moe": "semm", "sdsa": "product", "transformer": "digits",
 }  # fmt: skip
 
 
@@ -173,8 +175,7 @@ ALL = (
         title="iCEBreaker",
         family=ICE40(),
         platform=ICEBreakerPlatform,
-        resources={"ICESTORM_LC": 5280, "ICESTORM_RAM": 30, "ICESTORM_SPRAM": 4,
-                   "ICESTORM_DSP": 8},
+        resources={"ICESTORM_LC": 5280, "ICESTORM_RAM": 30, "ICESTORM_SPRAM": 4, "ICESTORM_DSP": 8},
         lamps=(("led_g", 0), ("led_r", 0)),
         bridge="FT2232H",
         baud=3_000_000,

@@ -53,7 +53,7 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def synthesis(self, platform: Any, large_memory: bool = False) -> str:
-        """Return the command of Yosys; with what makes use of a device's large RAM, if asked for."""
+        """Return the command of Yosys, which makes use of a device's large RAM if asked to."""
 
     @abc.abstractmethod
     def placement(self, platform: Any) -> tuple[str, ...]:

@@ -72,21 +72,40 @@ def resolve(top: str | None, preset: str | None, settings: Sequence[str]) -> Con
     preset = preset or "default"
     if preset not in cls.PRESETS:
         raise UserError(f"--preset: {top} has no {preset!r}; {nearest(preset, cls.PRESETS)}")
-    fields = {field.name: field for field in cls.parameters()}
+    values = parsed(str(top), settings)
+    try:
+        return cls.preset(preset, **values)
+    except ConfigError as refused:
+        raise UserError(f"{top}: {refused}") from refused
+
+
+def parsed(top: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Return the values of parameters of a top.
+
+    Parameters
+    ----------
+    top : str
+        A key of ``hw.tops.TOPS``.
+    settings : sequence of str
+        ``name=value``, each name once.
+
+    Raises
+    ------
+    UserError
+        An unknown parameter; a malformed or repeated setting; a value of a wrong type.
+    """
+    fields = {field.name: field for field in config_class(top).parameters()}
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
         if not (name and equals and text):
             raise UserError(f"--set: want name=value, got {setting!r}")
         if name not in fields:
-            raise UserError(f"--set {name}: {_whose(name, str(top), fields)}")
+            raise UserError(f"--set {name}: {_whose(name, top, fields)}")
         if name in values:
             raise UserError(f"--set {name}: given more than once")
         values[name] = _parse(fields[name], text)
-    try:
-        return cls.preset(preset, **values)
-    except ConfigError as refused:
-        raise UserError(f"{top}: {refused}") from refused
+    return values
 
 
 def _whose(name: str, top: str, fields: Iterable[str]) -> str:

@@ -139,7 +139,8 @@ def _without_contents(text: str) -> str:
         body = found[0]
         for name in memory.findall(body):
             identifier = re.escape(name.replace("\\", "\\\\"))
-            cell = rf'^  cell \$meminit_v2 .*\n    parameter \\MEMID "{identifier}"\n(?:    .*\n)*  end\n'
+            memory_id = rf'    parameter \\MEMID "{identifier}"\n'
+            cell = rf"^  cell \$meminit_v2 .*\n{memory_id}(?:    .*\n)*  end\n"
             body = re.sub(cell, "", body, flags=re.MULTILINE)
         return body
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from examples.digits import data
 from examples.digits.quantise import BITS, load, quantise
-from sim.golden.transformer import State, read, network, weighted
+from sim.golden.transformer import State, network, read, weighted
 
 HERE = Path(__file__).parent
 TRAINED = HERE / "trained"

@@ -129,12 +129,12 @@ def losses(network: Network, integers: Integers, samples: Samples) -> dict[str, 
     greatest class is the same.
     """
     # Only here does this need sim, which builds on gen: golden is what the integers mean.
-    from sim.golden.transformer import network
+    from sim.golden import transformer as golden
 
     model = integers.model
     whole = samples.whole(network, integers.step)
     real = floats(network, samples, integers.step)
-    result, _ = network(model, {**integers.arrays, "tokens": whole})
+    result, _ = golden.network(model, {**integers.arrays, "tokens": whole})
     entries = {entry["name"]: entry for entry in model["layers"]}
     said = {}
     for layer in network.layers:

@@ -68,7 +68,6 @@ class Attend(wiring.Component):
 
         # One beat after another: its words are read, then it is offered.
         reads, offers = Signal(), Signal()
-        part = Signal(range(max(parts * len(first), 2)))
         beat = Signal(range(max(beats, 2)))
         late = Signal()  # it is the turn of those that wait
         step = Signal(range(max(c.timesteps, 2)))
@@ -158,8 +157,8 @@ class Attend(wiring.Component):
     ) -> tuple[Signal, Callable[[ValueLike], None]]:
         """Return where a beat of `parts` words lies in a layer, and what goes to the next one.
 
-        A time step after the other, where all those of a token lie together. (Given that it does so,
-        it goes through the tokens of the same time step again.)
+        That goes through the tokens of a time step, whose words lie apart, and then through those
+        of the next one, or of the same one again.
         """
         c, s = self._config, self._config.schedule
         beats = s.token_words // parts
@@ -189,8 +188,7 @@ class Attend(wiring.Component):
     def _put(
         self, m: Module, out: wiring.PureInterface, parts: int, beats: int, waits: Value
     ) -> tuple[Value, Value]:
-        """Write what comes out; return where, and if the whole time step has, which is waited for.
-        """
+        """Write what comes out; return where, and if the time step that is waited for came."""
         width = self._config.channels_per_beat
         place, next_word = self._places(m, 1, "write")
         words = Signal(width * parts)

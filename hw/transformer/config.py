@@ -28,12 +28,19 @@ def _most_divisor(number: int, most: int) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig(Config):
-    """Parameters of `Transformer`."""
+    """Parameters of `Transformer`.
+
+    The sums of a layer are shifted by up to ``2^shift_bits - 1`` to the scale of the residual;
+    what leaves `residual_bits` saturates. `gen.network` finds all of them for a trained model.
+    """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "digits": {"tokens": 16, "features": 4, "input_bits": 5, "channels": 64, "heads": 4,
-                   "blocks": 2, "classes": 10, "timesteps": 4},
+                   "blocks": 2, "threshold_bits": 11, "shift_bits": 2, "timesteps": 4},
+        "icebreaker": {"tokens": 16, "features": 4, "input_bits": 5, "channels": 64, "heads": 4,
+                       "blocks": 1, "threshold_bits": 11, "shift_bits": 2, "timesteps": 2,
+                       "lanes": 4},
     }  # fmt: skip
     SIM_SETTINGS: ClassVar[Mapping[str, Any]] = {"trace": True}
 
@@ -127,8 +134,7 @@ class TransformerConfig(Config):
                 f"residual_bits: want at least {self.value_bits}, which sums have, "
                 f"got {self.residual_bits}"
             )
-        self.neuron  # noqa: B018  (refuses what it can't do)
-        self.unit  # noqa: B018
+        self.neuron, self.unit  # which refuse what they can't do
 
     def _resolve_channels(self) -> None:
         channels: int | None = self.channels
@@ -181,21 +187,21 @@ class TransformerConfig(Config):
         """The attention unit."""
         if self.attention == "none":
             return None
-        sizes = {"timesteps": self.timesteps, "tokens": self.tokens, "heads": self.heads,
-                 "head_dim": self.head_dim}  # fmt: skip
+        settings: dict[str, Any] = {
+            name: getattr(self, name) for name in ("timesteps", "tokens", "heads", "head_dim")
+        }
         if self.attention == "ssa":
-            columns = {"columns": 1} if self.encoder == "count" else {}
-            return AttentionConfig(
-                **sizes, encoder=self.encoder, rng=self.rng, seed=self.seed, reseed=self.reseed,
-                **columns,
-            )  # fmt: skip
-        width = {"columns": 1} if self.variant == 3 else {
-            "channels_per_beat": self.channels_per_beat
-        }  # fmt: skip
-        return SdsaConfig(
-            **sizes, variant=self.variant, tau=self.tau, decay_input=self.decay_input,
-            threshold=self.attention_threshold, reset=self.reset, fire=self.fire, **width,
-        )  # fmt: skip
+            settings |= {name: getattr(self, name) for name in ("encoder", "rng", "seed", "reseed")}
+            settings |= {"columns": 1} if self.encoder == "count" else {}
+            return AttentionConfig(**settings)
+        settings |= {
+            n: getattr(self, n) for n in ("variant", "tau", "decay_input", "reset", "fire")
+        }
+        if self.variant == 3:
+            settings["columns"] = 1
+        else:
+            settings["channels_per_beat"] = self.channels_per_beat
+        return SdsaConfig(**settings, threshold=self.attention_threshold)
 
     @property
     def weight_count(self) -> int:
@@ -272,13 +278,13 @@ class TransformerConfig(Config):
                            "thresholds, a layer a beat" + loaded)  # fmt: skip
             case "shift":
                 return one("in", 1, max(self.shift_bits, 1), False, self.shifts,
-                           "shifts of what goes into the residual, a layer a beat" + loaded)  # fmt: skip
+                           "shifts into the residual, a layer a beat" + loaded)  # fmt: skip
             case "logits":
                 return one("out", 1, self.logit_bits, True, self.classes,
                            "sums over time steps and tokens, a class a beat")  # fmt: skip
             case "answer":
                 return one("out", 1, max(ceil_log2(self.classes), 1), False, 1,
-                           "the class with the greatest logit, of equal ones the first")  # fmt: skip
+                           "the class of the greatest logit, of equal ones the first")  # fmt: skip
             case _:
                 return one("out", self.channels_per_beat, 1, False, self.spike_count,
                            "spikes, layer by layer: tokens, time steps, channels; of the "

@@ -4,7 +4,6 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.hdl import Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.lif import LifCore, loaded_setting
@@ -114,9 +113,7 @@ class Finish(wiring.Component):
         place4 = later(place2, 2, "place_late")
 
         # The sum, in the units of the residual.
-        shifts, shift_fault = loaded_setting(
-            m, c.stream("shift"), self.shift, 0, self.shifted, 1
-        )
+        shifts, shift_fault = loaded_setting(m, c.stream("shift"), self.shift, 0, self.shifted, 1)
         amount = Signal(range(c.most_shift + 1))
         value1 = Signal(signed(c.value_bits))
         value2 = Signal(signed(c.value_bits + c.most_shift))

@@ -57,9 +57,7 @@ class Load(wiring.Component):
         m.d.comb += self.closed.eq(loading | (wanted & self.rests))
         m.d.sync += [
             wanted.eq(offered),
-            loading.eq(
-                Mux(loading, offered | opened.any(), offered & self.rests & ~self.moves)
-            ),
+            loading.eq(Mux(loading, offered | opened.any(), offered & self.rests & ~self.moves)),
         ]
         for name in ("threshold", "shift"):
             port, out = getattr(self, name), getattr(self, f"o_{name}")

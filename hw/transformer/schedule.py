@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw.attention import AttentionConfig
 from hw.linear.plan import Plan
@@ -70,7 +70,7 @@ class Schedule:
         c = self.config
         size = self.step_words * c.timesteps  # words of the spikes of one layer
         spikes = 0
-        wide = {"inputs": c.channels, "outputs": c.channels}
+        wide: dict[str, Any] = {"inputs": c.channels, "outputs": c.channels}
         attention: tuple[Pass, ...] = ()
         if c.attention != "none":
             first, then = self.operands

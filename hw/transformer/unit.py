@@ -1,12 +1,13 @@
 """A whole spiking transformer: one engine for all layers, blocks and time steps."""
 
 from collections.abc import Callable
+from functools import partial
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 
-from hw.attributes import BLOCK, NO_COLLISION
+from hw.attributes import NO_COLLISION
 from hw.linear.engine import Engine
 from hw.queue import OutputQueue
 from hw.stream import FaultCounter, FrameGuard, members
@@ -23,7 +24,66 @@ TRACED = 12
 
 
 class Transformer(wiring.Component):
-    """Classify images: patches in, logits and the class out."""
+    """Classify images: patches in; logits, the class, and if asked for every spike out.
+
+    The network is the Spike-driven Transformer's with membrane shortcuts (arXiv 2307.01694, fig. 2
+    and eq. 5-12): an embedding with a position bias, L blocks of attention and MLP, whose sums are
+    added to a residual in front of the neurons, and a head, whose sums are added up over tokens and
+    time steps. The attention of a block is `hw.sdsa.Sdsa`, one of `hw.attention`, or none.
+
+    One engine for all layers, blocks, tokens and time steps::
+
+        patches -> image -+                    weights, biases
+                          +-> Walk -> Engine -----------------> Finish -> residual, spikes
+                 spikes --+   (hw.linear)                        |        (LifCore)
+                   |  ^                                          +-> Readout -> logits, answer
+                   +--+-- Attend: hw.sdsa or hw.attention
+
+    A *pass* is a layer: all tokens, each with all its time steps, go through one matrix. Passes
+    follow from the configuration (`Schedule`), one after another::
+
+        embed (once a bit of the pixels)
+        L times:  q, k, v, attend, project, expand, contract
+        head
+
+    Clocks of an image: its beats; ``T N G max(slices, lanes, 5)`` for each pass, where a token has
+    ``slices = inputs / columns`` and there are ``G = outputs / lanes`` groups; 2 a class; and some
+    tens a pass to fill and drain the pipeline (`Schedule` has them all, exactly). A pass through
+    the attention unit takes the words of a beat and 2 clocks for each beat, and the unit's own.
+
+    Memories: weights and biases of all layers; the residual, ``T N C`` words; the spikes of one
+    layer in and of one out, or of q, k and v; one token's membranes.
+
+    Why so. Layers go over all time steps before the next layer, and a token over all time steps
+    before the next token. With time outside, each layer has to keep its membranes: 172 kbit for
+    two blocks of 64 channels where one token's take 2.4. What that costs is spikes and residuals of
+    all time steps, 4 times as many here, but spikes are bits. Sums leave the engine `lanes` at a
+    time and every `inputs` clocks, so shift, residual and neuron are there once, not once a lane:
+    with eight lanes of each the default takes 3.2 k LUT4-equivalents on ECP5 in place of 1.9 k, and
+    is no faster. Pixels come bit by bit as passes of their own, which are added up in the residual:
+    an engine that takes them apart itself has a multiplexer in front of each accumulator (8 % of
+    the cells). The attention is a whole unit with its guards (a quarter of the cells) and not a
+    part of the engine, so every variant and encoder is there as it was proved.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+
+    Attributes
+    ----------
+    patches : stream, in
+        An image; the next one is taken when the answer has left.
+    weights, bias, threshold, shift : stream, in
+        Taken between images; no image begins once there are some.
+    logits : stream, out
+        A class a beat, every other clock.
+    answer : stream, out
+        One beat, behind the last logit.
+    trace : stream, out
+        With `trace`: all spikes, word by word as they are stored.
+    faults : Signal(8), out
+        Broken frames so far, saturating.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         self.config = config
@@ -54,7 +114,7 @@ class Transformer(wiring.Component):
             return Array(Const(int(what(p))) for p in s.passes)[kind]
 
         rests = Signal(init=1)
-        start, done, runs = Signal(), Signal(), Signal()
+        start, done = Signal(), Signal()
         block = Signal(range(max(c.blocks, 2)))
         plane = Signal(range(max(c.input_bits, 2)))  # of the inputs of the first layer
         more = Signal()  # planes
@@ -82,6 +142,10 @@ class Transformer(wiring.Component):
                 m.d.sync += block.eq(block + 1)
         with m.If(readout.done):
             m.d.sync += rests.eq(1)
+
+        def own(step: Callable[[Pass], int | bool], p: Pass) -> int | bool:
+            return 0 if p.attends else step(p)
+
         counters: list[tuple[Signal, Callable[[Pass], int | bool]]] = [
             (engine.base, s.words),
             (engine.bias_base, s.biases),
@@ -94,7 +158,7 @@ class Transformer(wiring.Component):
             with m.If(guard.done):
                 m.d.sync += place.eq(0)
             with m.Elif(done & ~more):
-                m.d.sync += place.eq(place + of(lambda p, step=step: 0 if p.attends else step(p)))
+                m.d.sync += place.eq(place + of(partial(own, step)))
 
         # The image and the spikes.
         m.submodules.image = image = memory.Memory(
@@ -154,7 +218,6 @@ class Transformer(wiring.Component):
             done.eq(finish.done),
         ]
         room: Value = Const(1)
-        written = finish.write
         if c.attention != "none":
             m.submodules.attend = attend = Attend(c)
             m.d.comb += [

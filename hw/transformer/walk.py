@@ -1,6 +1,6 @@
 """What goes into the engine: the tokens of a layer, time step by time step."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,8 +10,8 @@ from hw.transformer.config import TransformerConfig
 class Walk(wiring.Component):
     """Read the tokens of a pass, a word a clock if the engine takes it.
 
-    All time steps of a token, then the next token. Words of spikes lie in that order, so one counter
-    is all the addresses; the words of a token of the image are read again in each time step.
+    All time steps of a token, then the next token. Words of spikes lie in that order, so one
+    counter is all the addresses; those of a token of the image are read again in each time step.
 
     Parameters
     ----------

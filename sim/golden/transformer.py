@@ -156,7 +156,11 @@ def transformer(
         for x in [values[layer["name"]]]
     ]
     logits = values["logits"][0, : parameters["classes"]]
-    result = {"logits": logits, "answer": np.argmax(logits), "spikes": np.concatenate(spikes)}
+    result = {
+        "logits": logits,
+        "answer": np.asarray(logits.argmax()),
+        "spikes": np.concatenate(spikes),
+    }
     return result, state
 
 
@@ -196,9 +200,7 @@ def network_of(
         return name
 
     def saturate(name: str, *inputs: str) -> str:
-        layers.append(
-            {"name": name, "kind": "add", "inputs": inputs, "bits": p["residual_bits"]}
-        )
+        layers.append({"name": name, "kind": "add", "inputs": inputs, "bits": p["residual_bits"]})
         return name
 
     def fire(source: str) -> str:
@@ -325,14 +327,12 @@ def _run(
     for layer in layers:
         name, kind = layer["name"], layer["kind"]
         if kind in ("sdsa", "attention"):
-            q, k, v = (
-                values[layer[operand]] if operand in layer else None for operand in "qkv"
-            )
+            operands = {name: values[layer[name]] for name in "qkv" if name in layer}
             if kind == "sdsa":
-                values[name] = _sdsa(layer, q, k, v)
+                values[name] = _sdsa(layer, operands)
             else:
                 source = layer.get("source", name)
-                values[name], state[source] = _attention(layer, q, k, v, state.get(source))
+                values[name], state[source] = _attention(layer, operands, state.get(source))
         elif kind == "add":
             values[name] = sum((values[one] for one in layer["inputs"][1:]),
                                start=values[layer["inputs"][0]])  # fmt: skip
@@ -372,26 +372,23 @@ def _lif(layer: Mapping[str, Any], current: np.ndarray) -> np.ndarray:
     return lif(neurons, {"current": current, **settings})[0]["spikes"]
 
 
-def _sdsa(layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    steps, batch, tokens, channels = q.shape
+def _sdsa(layer: Mapping[str, Any], operands: Values) -> np.ndarray:
+    steps, batch, tokens, channels = operands["q"].shape
     # Images are to each other as heads are.
     arrays = {
         name: x.swapaxes(1, 2).reshape(steps, tokens, batch * channels)
-        for name, x in (("q", q), ("k", k), ("v", v))
-        if x is not None
+        for name, x in operands.items()
     }
     parameters = {**layer, "heads": batch * layer["heads"], "pool": False}
     out = sdsa(parameters, arrays)[0]["out"].astype(np.int64)
     return out.reshape(steps, tokens, batch, channels).swapaxes(1, 2)
 
 
-def _attention(
-    layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, v: np.ndarray, state: Any
-) -> tuple[np.ndarray, Any]:
-    steps, batch, tokens, channels = q.shape
+def _attention(layer: Mapping[str, Any], operands: Values, state: Any) -> tuple[np.ndarray, Any]:
+    steps, batch, tokens, channels = operands["q"].shape
     arrays = {
         name: x.swapaxes(0, 1).reshape(batch * steps, tokens, channels)
-        for name, x in (("q", q), ("k", k), ("v", v))
+        for name, x in operands.items()
     }
     # Nothing but the draws runs over time steps, so images whose draws run on make one inference.
     alone = layer["reseed"] or layer["rng"] == "sobol"

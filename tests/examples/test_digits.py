@@ -17,7 +17,7 @@ from examples.digits.quantise import (
     rounded,
     write,
 )
-from sim.golden.transformer import patches, read, network
+from sim.golden.transformer import network, patches, read
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import nir
 import numpy as np
 import pytest
 
-from sim.golden.transformer import read, network
+from sim.golden.transformer import network, read
 
 STEPS, INPUTS, HIDDEN, CLASSES = 6, 7, 12, 4
 DT = 1e-3

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.golden.transformer import read, network
+from sim.golden.transformer import network, read
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-oracles/bin/python"

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from gen.__main__ import main
 from gen.models import rounding, state_dict
 from gen.models.rounding import fold
-from sim.golden.transformer import read, network
+from sim.golden.transformer import network, read
 from tests.gen.models import reference, states
 
 HEADS, TOKENS, STEPS = 4, 6, 5
