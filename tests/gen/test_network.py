@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from examples.digits import data
+from gen import network
+from gen.errors import UserError
+from hw.transformer import TransformerConfig
+from sim.golden.transformer import network as golden
+from sim.golden.transformer import patches, read, transformer
+from sim.job import Job
+from sim.play import play
+from sim.runner import Design, build
+
+TRAINED = Path(__file__).parents[2] / "examples" / "digits" / "trained"
+
+
+def top_of(name, **settings):
+    """Return a trained network, the configuration that computes it, and its settings."""
+    model, arrays = read(TRAINED / name)
+    return model, arrays, *network.top_of(model, arrays, **settings)
+
+
+def drawing_in_turn(model):
+    """Return the same network with one source of random numbers."""
+    seed = next((x["seed"] for x in model["layers"] if x["kind"] == "attention"), None)
+    return model | {
+        "layers": [
+            x | {"source": "one", "seed": seed} if x["kind"] == "attention" else x
+            for x in model["layers"]
+        ]
+    }
+
+
+@pytest.mark.parametrize("settings", [{}, {"lanes": 4, "channels_per_beat": 16, "columns": 2}])
+@pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa"])
+def test_the_top_is_the_integer_network(name, settings):
+    """Logits and answers of digits, and the spikes of every layer."""
+    model, arrays, config, own = top_of(name, **settings)
+    model = drawing_in_turn(model)
+    images = data.split()["test"].pixels[:4]
+    want, _ = golden(model, {**arrays, "image": images})
+    tokens = network.patches(config, patches(model, images))
+    state = None
+    for b, image in enumerate(tokens):
+        got, state = transformer(config.asdict(), {**own, "patches": image}, state)
+        assert np.array_equal(got["logits"], want["logits"][b])
+        spikes = [
+            (x.swapaxes(0, 1) if layer["kind"] == "lif" else x).ravel()
+            for layer in model["layers"]
+            if layer["kind"] in ("lif", "sdsa", "attention")
+            for x in [want[layer["name"]][:, b]]
+        ]
+        assert np.array_equal(got["spikes"], np.concatenate(spikes))
+
+
+@pytest.mark.slow
+def test_the_top_is_right_as_often_as_the_integer_network():
+    """For every held-out digit."""
+    model, arrays, config, own = top_of("sdsa1")
+    images = data.split()["test"].pixels
+    want, _ = golden(model, {**arrays, "image": images})
+    tokens = network.patches(config, patches(model, images))
+    got = [transformer(config.asdict(), {**own, "patches": x})[0]["logits"] for x in tokens]
+    assert np.array_equal(got, want["logits"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sdsa1", "ssa"])
+def test_digits_through_the_rtl(name):
+    _, _, config, own = top_of(name, lanes=64)
+    model, _ = read(TRAINED / name)
+    images = data.split()["test"].pixels[:2]
+    batch = {n: np.stack([x] * 2) for n, x in own.items()}
+    batch["patches"] = network.patches(config, patches(model, images))
+    emission = network.emit("transformer", config)
+    design = Design(emission.name, {f"{emission.name}.v": emission.verilog})
+    job = Job("transformer", config.asdict())
+    result = play(build(design, "verilator"), design, "verilator", job, batch)
+    assert not result.message
+    assert result.wrong == 0
+    assert result.clocks == config.cycles + config.schedule.interval
+
+
+def test_the_preset_takes_every_model_of_digits():
+    """One bitstream for all that differ in their numbers alone."""
+    preset = TransformerConfig.PRESETS["digits"]
+    for name in ("sdsa1",):
+        _, _, config, _ = top_of(name, **preset)
+        assert config == TransformerConfig(**preset)
+
+
+def change(name, **entries):
+    """Return a function that changes a layer of a model."""
+
+    def changed(model):
+        layers = [x | entries if x["name"] == name else x for x in model["layers"]]
+        return model | {"layers": layers}
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [(change("blocks.0.attention.q", shift=1),
+      "blocks.0.attention.q: transformer shifts what goes into the residual alone, got a shift "
+      "of 1"),
+     (change("blocks.0.attention.q_spikes", reset_delay=True),
+      "blocks.0.attention.q_spikes: transformer has no delayed reset"),
+     (change("blocks.1.mlp.spikes", tau=4),
+      "blocks.1.mlp.spikes: transformer wants one tau in all layers, got 4 beside 2"),
+     (change("blocks.0.attention.k", input="embed"),
+      "blocks.0.attention.k: transformer wants blocks.0.attention_spikes as its input, got embed"),
+     (change("blocks.1.attention.bits", variant=2),
+      "blocks.1.attention.bits: transformer wants one variant in all layers, got 2 beside 1"),
+     (lambda m: m | {"layers": m["layers"][:-1]},
+      "the model: transformer wants a layer of kind readout at its end"),
+     (lambda m: m | {"input": m["input"] | {"low": -1}},
+      "input: transformer wants numbers from 0 on, got -1")],
+)  # fmt: skip
+def test_refusals(changed, message):
+    model, arrays = read(TRAINED / "sdsa1")
+    with pytest.raises(UserError) as error:
+        network.top_of(changed(model), arrays)
+    assert error.value.message == message
+
+
+def test_the_command(tmp_path):
+    called = CliRunner().invoke(
+        network.main, [str(TRAINED / "sdsa1"), "--out", str(tmp_path), "--set", "lanes=16"]
+    )
+    assert called.exit_code == 0, called.output
+    _, _, config, own = top_of("sdsa1", lanes=16)
+    assert f"{config.cycles} clocks an image" in called.output
+    with np.load(tmp_path / "settings.npz") as file:
+        assert {n: x.tolist() for n, x in file.items()} == {n: x.tolist() for n, x in own.items()}
+    assert "module transformer(" in (tmp_path / "transformer.v").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([str(TRAINED / "moe")], "blocks.0.mlp: transformer wants a layer of kind linear, got moe"),
+     (["nowhere"], "can't read nowhere: "),
+     ([str(TRAINED / "sdsa1"), "--set", "lanes=5"],
+      "lanes: want a divisor of channels and hidden (64), got 5"),
+     ([str(TRAINED / "sdsa1"), "--set", "lane=4"], "--set lane: transformer has no such")],
+)  # fmt: skip
+def test_mistakes(arguments, message, tmp_path):
+    called = CliRunner().invoke(network.main, [*arguments, "--out", str(tmp_path)])
+    assert called.exit_code == 2
+    assert called.output.startswith(f"error: {message}")
+    assert not list(tmp_path.iterdir())

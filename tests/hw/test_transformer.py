@@ -1,0 +1,204 @@
+import re
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from gen.emit import emit, yosys
+from gen.vectors import random_stimulus
+from hw.config import ConfigError
+from hw.transformer import TransformerConfig
+from hw.transformer.attend import Attend
+from sim.golden.transformer import transformer
+from sim.job import Job
+from sim.play import play
+from sim.runner import Design, build
+from tests.sim.benches import bench, design, emitted, failures
+
+#: Little of everything, with sums that fill no beat, group or power of two.
+SMALL = {"tokens": 3, "channels": 6, "features": 5, "input_bits": 2, "classes": 3, "timesteps": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "heads", "hidden", "lanes", "word"),
+    [({}, 32, 2, 64, 8, 4), ({"channels": 7}, 7, 1, 14, 7, 1), ({"heads": 3}, 48, 3, 96, 8, 4),
+     ({"head_dim": 5}, 10, 2, 20, 5, 2), ({"hidden": 48}, 32, 2, 48, 8, 4),
+     ({"features": 100}, 32, 2, 64, 8, 16), ({"features": 1}, 32, 2, 64, 8, 1),
+     ({"variant": 3, "heads": 3, "head_dim": 6, "features": 9}, 18, 3, 36, 6, 6),
+     ({"columns": 8}, 32, 2, 64, 8, 8), ({"channels": 1}, 1, 1, 2, 1, 1)],
+)  # fmt: skip
+def test_sizes_follow_from_each_other(settings, channels, heads, hidden, lanes, word):
+    c = TransformerConfig(**settings)
+    assert (c.channels, c.heads, c.hidden, c.lanes) == (channels, heads, hidden, lanes)
+    assert c.channels_per_beat == word
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"channels": 10, "heads": 3},
+      "channels: want heads * head_dim (3 * 3), got 10"),
+     ({"lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
+     ({"channels_per_beat": 64},
+      "channels_per_beat: want a divisor of channels and hidden (32), got 64"),
+     ({"variant": 3, "heads": 4, "head_dim": 4, "channels_per_beat": 8},
+      "channels_per_beat: want a divisor of channels, hidden and head_dim (4), got 8"),
+     ({"columns": 3, "channels_per_beat": 4},
+      "columns: want a divisor of channels_per_beat (4), got 3"),
+     ({"residual_bits": 12}, "residual_bits: want at least 17, which sums have, got 12"),
+     ({"attention": "ssa", "tokens": 12},
+      "tokens: want a power of two with encoder=sample, got 12"),
+     ({"variant": 4}, "variant: want 1..3, got 4"),
+     ({"attention": "softmax"}, "attention: want sdsa | ssa | none, got 'softmax'")],
+)  # fmt: skip
+def test_refusals(settings, message):
+    with pytest.raises(ConfigError) as error:
+        TransformerConfig(**settings)
+    assert str(error.value) == message
+
+
+def test_every_layer_has_its_weights():
+    """As many as the matrices have, and one bias for an output, or for that of each token."""
+    c = TransformerConfig(tokens=5, channels=12, heads=3, hidden=20, blocks=3, features=7,
+                          classes=9, lanes=4, channels_per_beat=4)  # fmt: skip
+    block = 4 * 12 * 12 + 2 * 12 * 20
+    assert c.weight_count == 8 * 12 + 3 * block + 12 * 12
+    assert c.bias_count == 5 * 12 + 3 * (4 * 12 + 20 + 12) + 12
+    assert (c.layers, c.shifts) == (1 + 3 * 6, 1 + 3 * 2)
+    spikes = 12 + 3 * (5 * 12 + 20 + 12)
+    assert c.spike_count == 4 * 5 * spikes
+
+
+@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize(
+    "unit",
+    [{}, {"attention_threshold": 3}, {"variant": 2}, {"variant": 3},
+     {"attention": "ssa"}, {"attention": "ssa", "encoder": "count"}],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "sizes",
+    [{"tokens": 4, "channels": 8}, {"tokens": 1, "channels": 4},
+     {"tokens": 8, "channels": 16, "heads": 2, "channels_per_beat": 2},
+     {"tokens": 2, "channels": 16, "heads": 1, "channels_per_beat": 16}],
+)  # fmt: skip
+def test_clocks_of_the_attention(sizes, unit, timesteps):
+    """Whatever spikes are in memory, and the second time like the first."""
+    c = TransformerConfig(**sizes, **unit, timesteps=timesteps)
+    attend = Attend(c)
+    simulator = Simulator(attend)
+    simulator.add_clock(1e-6)
+    rng = np.random.default_rng(1)
+    took = []
+
+    async def run(ctx):
+        ctx.set(attend.room, 1)
+        for _ in range(2):
+            ctx.set(attend.start, 1)
+            clocks = 1  # and the one from which the next pass begins
+            while not ctx.get(attend.done):
+                await ctx.tick()
+                ctx.set(attend.start, 0)
+                ctx.set(attend.read_word, int(rng.integers(2**c.channels_per_beat)))
+                clocks += 1
+                assert clocks < 10_000
+            took.append(clocks)
+            await ctx.tick()
+
+    simulator.add_testbench(run)
+    simulator.run()
+    assert took == [c.schedule.attend_clocks] * 2
+
+
+def test_the_residual_saturates():
+    """With shifts as large as they may be most sums are at the ends of the range."""
+    c = TransformerConfig(**SMALL, blocks=2)
+    rng = np.random.default_rng(3)
+    arrays = random_stimulus(c, rng)
+    most = {"weights": 127, "bias": 2**15 - 1, "shift": 2**c.shift_bits - 1}
+    arrays |= {n: np.full_like(arrays[n], v) for n, v in most.items()}
+    arrays["threshold"][:] = 2**15  # over 2^(residual_bits - 1) / 2, which U comes near in a step
+    wide = c.replace(residual_bits=24)
+    spikes, more = (transformer(x.asdict(), arrays)[0]["spikes"] for x in (c, wide))
+    assert spikes.size == more.size == c.spike_count
+    assert spikes.any()
+    assert more.all()
+
+
+def test_there_is_no_multiplier(tmp_path):
+    emission = emitted("transformer", "tokens=2 channels=4 classes=2")
+    (tmp_path / "u.v").write_text(emission.verilog)
+    yosys("read_verilog u.v; synth_ecp5; tee -q -o stat.txt stat", cwd=tmp_path)
+    said = (tmp_path / "stat.txt").read_text()
+    assert "CCU2C" in said
+    assert "MULT18X18D" not in said
+
+
+def test_weights_have_no_contents_at_power_up():
+    """A large RAM can't have any; all other memories have."""
+    text = emitted("transformer", "tokens=2 channels=4 classes=2").verilog
+    assert "weights [" in text
+    assert not re.search(r"^ *weights\[0\] = ", text, re.MULTILINE)
+    assert re.search(r"^ *biases\w*\[0\] = ", text, re.MULTILINE)
+
+
+def played(config, batch):
+    """Send a batch through the RTL in Verilator."""
+    emission = emit("transformer", config)
+    simulated = Design(emission.name, {f"{emission.name}.v": emission.verilog})
+    job = Job("transformer", config.asdict())
+    return play(build(simulated, "verilator"), simulated, "verilator", job, batch)
+
+
+def random_config(rng):
+    """Return a configuration with small sizes of any kind."""
+    while True:
+        try:
+            return TransformerConfig(
+                tokens=int(rng.integers(1, 6)), features=int(rng.integers(1, 8)),
+                input_bits=int(rng.integers(1, 4)), heads=int(rng.integers(1, 4)),
+                head_dim=int(rng.integers(1, 6)), hidden=int(rng.integers(1, 5)) * 6,
+                blocks=int(rng.integers(1, 3)), classes=int(rng.integers(1, 12)),
+                timesteps=int(rng.integers(1, 4)),
+                attention=str(rng.choice(["sdsa", "ssa", "none"])),
+                variant=int(rng.integers(1, 4)), encoder=str(rng.choice(["count", "sample"])),
+                rng=str(rng.choice(["lfsr", "sobol"])), reseed=bool(rng.integers(2)),
+                seed=int(rng.integers(1, 1000)), tau=float(rng.choice([1, 2, 3, 4])),
+                reset=str(rng.choice(["hard", "soft", "none"])),
+                fire=str(rng.choice(["ge", "gt"])), weight_bits=int(rng.integers(2, 9)),
+                shift_bits=int(rng.integers(0, 4)), trace=True,
+                attention_threshold=int(rng.integers(1, 6)),
+            )  # fmt: skip
+        except ConfigError:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks(seed):
+    """Logits, answers and all spikes, and the clocks of some images in a row."""
+    rng = np.random.default_rng(seed)
+    config = random_config(rng)
+    settings = random_stimulus(config, rng)
+    images = rng.integers(0, 2**config.input_bits, (3, *settings["patches"].shape))
+    batch = {n: np.stack([x] * 3) for n, x in settings.items()} | {"patches": images}
+    result = played(config, batch)
+    assert not result.message
+    assert result.wrong == 0
+    assert result.clocks == config.cycles + 2 * config.schedule.interval
+
+
+MUTANTS = {
+    "the residual is not added": (r"(residual_word <= )[^;]*;", r"\g<1>0;"),
+    "biases of a token are not repeated": (r"(first_bias <= )[^;]*;", r"\g<1>0;"),
+    "biases come with every bit": (r"\.mute\([^)]*\)", ".mute(1'b0)"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MUTANTS)
+def test_mutants_are_found(what):
+    emission = emitted("transformer", " ".join(f"{n}={v}" for n, v in SMALL.items()))
+    text, changes = re.subn(*MUTANTS[what], emission.verilog)
+    assert changes
+    broken = Design(emission.name, {f"{emission.name}.v": text})
+    assert failures(bench(emission, broken, "verilator"))
+    assert not failures(bench(emission, design(emission), "verilator"))
