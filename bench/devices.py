@@ -78,10 +78,10 @@ class Device:
         """Return the Yosys command for a configuration."""
         return self.synthesis + (self.large if config.large_memory else "")
 
-    def flow(self, config: Config) -> str:
-        """Return how a netlist is made, as results tell it."""
-        command = self.command(config)
-        return f"{command}, absorb, block registers" if self.absorbs else command
+    @property
+    def flow(self) -> str:
+        """How a netlist is made, as results tell it."""
+        return f"{self.synthesis}, absorb, block registers" if self.absorbs else self.synthesis
 
 
 # Tried on `lif` and `attention`. `-dff` (ABC9 over registers) changed the cells by -3 to +2 % and

@@ -54,10 +54,11 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "device": device,
         "part": target.part,
         "tools": tools(device),
-        "synthesis": target.flow(unit.config),
+        "synthesis": target.flow,
         "nextpnr": " ".join(target.options),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
+        **({"large": target.large} if target.large and unit.config.large_memory else {}),
     }
 
 

@@ -195,7 +195,8 @@ def row(top: str, preset: str, up5k: Result, ecp5: Result) -> tuple[str, ...]:
         ports(config),
         str(config.cycles),
         str(config.interval),
-        f"{small['lut4']} / {cells} / {small['ff']} / {small['bram']}",
+        f"{small['lut4']} / {cells} / {small['ff']} / {small['bram']}"
+        + (f" + {small['spram']} SPRAM" if "spram" in small else ""),
         clock_text(up5k),
         large_cells(ecp5),
         clock_text(ecp5),
@@ -389,9 +390,12 @@ def made_with(device: str, results: list[Result]) -> str:
         for key in ("part", "synthesis", "nextpnr", "tools")
     }
     tools = ", ".join(f"{name} {version}" for name, version in sorted(made["tools"].items()))
+    large = next(
+        (f", with `{r['large'].strip()}` where SPRAM is used" for r in own if "large" in r), ""
+    )
     return (
-        f"{made['part']}: `{made['synthesis']}`, `{DEVICES[device].nextpnr} {made['nextpnr']}` "
-        f"({tools})."
+        f"{made['part']}: `{made['synthesis']}`{large}, "
+        f"`{DEVICES[device].nextpnr} {made['nextpnr']}` ({tools})."
     )
 
 
