@@ -14,6 +14,7 @@ import numpy as np
 import serial
 from rich.console import Console
 
+from boards import classify
 from boards.catalogue import BAUDS, BOARDS
 from boards.errands import Errands
 from boards.identify import manifest_identity, recognised
@@ -438,22 +439,43 @@ class _Run:
 @click.option("--board", metavar="BOARD", help="Its name: by it preset and baud rates are known.")
 @click.option("--baud", type=click.IntRange(1), help="Bits/s.  [default: what it answers at]")
 @top_options
-@click.option("--stimulus", type=click.Path(path_type=Path), required=True, help="Arrays (.npz).")
+@click.option("--stimulus", type=click.Path(path_type=Path), help="Arrays (.npz).")
+@click.option(
+    "--classify",
+    "images",
+    type=click.Path(path_type=Path),
+    help="Images (.npz), and labels if there are some, for a network on the board.",
+)
+@click.option("--model", type=click.Path(path_type=Path), help="That network's folder.")
 @click.option("--result", type=click.Path(path_type=Path), help="Where the results go (.npz).")
 @click.option("--check", is_flag=True, help="Hold what comes out against golden.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
 def main(
     port: str, board: str | None, baud: int | None, top: str | None, preset: str | None,
-    settings: tuple[str, ...], stimulus: Path, result: Path | None, check: bool, as_json: bool,
+    settings: tuple[str, ...], stimulus: Path | None, images: Path | None, model: Path | None,
+    result: Path | None, check: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Send arrays through a top on a board; its bitstream must be of the very same parameters.
 
     Without --top the board is asked which one it has.
     """
+    if (stimulus is None) == (images is None):
+        raise UserError("want either --stimulus or --classify")
+    if (images is None) != (model is None):
+        raise UserError("--classify and --model go together")
     target = Board(board, port, top, preset, settings, baud=baud, check=check)
+    said = ""
     with Console(stderr=True).status(f"{port}: {top or 'which top is it?'}"), target:
-        batch, batched = arrays.load(stimulus, target.config)
-        results = target.run(**batch)
+        if images and model:
+            network = classify.model_of(model)
+            shown, labels = classify.images_of(images, network[0])
+            found = classify.classify(target, *network, shown, labels)
+            results, batched = {"answer": found.answers, "logits": found.logits}, True
+            said = f"classes {' '.join(map(str, found.answers))}"
+            said += "" if found.right is None else f"; {found.right} of {len(shown)} as labelled"
+        elif stimulus:
+            batch, batched = arrays.load(stimulus, target.config)
+            results = target.run(**batch)
     if result:
         arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
     report = target.report
@@ -463,10 +485,13 @@ def main(
         "baud": target.baud,
         "checked": check,
         "result": str(result) if result else None,
+        **({"answers": results["answer"].tolist()} if images else {}),
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2, sort_keys=True))
         return
+    if said:
+        click.echo(said)
     beats = (report.beats_in + report.beats_out) / report.seconds
     click.echo(
         f"{port}: {target.top}, {report.inferences} inferences{' as golden has them' * check} in "

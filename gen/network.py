@@ -26,6 +26,10 @@ ATTENTION = {"sdsa": ("variant",), "attention": ("encoder", "rng", "reseed")}
 """What the attention of all blocks has in common, by kind of layer."""
 
 
+ROOM = ("input_bits", "weight_bits", "bias_bits", "threshold_bits", "shift_bits")
+"""What a configuration may have more of than a model needs."""
+
+
 class _Layers:
     """The layers of a model, taken in an order in which the top computes them."""
 
@@ -82,7 +86,8 @@ def top_of(
     arrays : mapping
         Its weights and biases.
     **settings
-        Parameters of the configuration that do not follow from the model: `lanes` and others.
+        Parameters of the configuration: `lanes` and others that do not follow from the model, and
+        those of which there may be more than it needs.
 
     Returns
     -------
@@ -93,7 +98,8 @@ def top_of(
     Raises
     ------
     UserError
-        It has a layer that `transformer` does not have, or not there.
+        It has a layer that `transformer` does not have, or not there; or `settings` are not the
+        model's.
     """
     layers = _Layers(model)
     matrices, thresholds, shifts = [], [], []
@@ -155,9 +161,18 @@ def top_of(
         found["attention_threshold"] = layers.common(("sdsa",), ("threshold",))["threshold"]
     if attention == "attention":
         found["seed"] = next(x["seed"] for x in layers.taken if x["kind"] == attention)
+    for name, value in found.items():
+        asked = settings.get(name, value)
+        if asked < value if name in ROOM else asked != value:
+            least = "at least " if name in ROOM else ""
+            raise UserError(f"{name}: the model takes {least}{value}, got {asked}")
     try:
         config = TransformerConfig(**{**found, **settings})
         least = bits_for(most, True)
+        if config.residual_bits < least and "residual_bits" in settings:
+            raise UserError(
+                f"residual_bits: the model takes at least {least}, got {config.residual_bits}"
+            )
         if config.residual_bits < least:
             config = TransformerConfig(**{**found, "residual_bits": least, **settings})
     except ConfigError as wrong:

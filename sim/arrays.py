@@ -30,6 +30,17 @@ def load(path: Path, config: Config) -> tuple[Arrays, bool]:
     UserError
         The file can't be read; an array is missing, unknown, or of wrong type, shape or range.
     """
+    return check(archive(path), config, f" in {path}")
+
+
+def archive(path: Path) -> Arrays:
+    """Return the arrays in an .npz file.
+
+    Raises
+    ------
+    UserError
+        The file can't be read.
+    """
     try:
         # numpy would leave a file open that it opened itself and can't read.
         with path.open("rb") as raw, contextlib.ExitStack() as stack:
@@ -37,13 +48,11 @@ def load(path: Path, config: Config) -> tuple[Arrays, bool]:
             if isinstance(file, np.ndarray):
                 raise UserError(f"{path}: want an .npz file with named arrays, got a single array")
             stack.enter_context(file)
-            found = {name: _read(path, file, name) for name in file.files}
+            return {name: _read(path, file, name) for name in file.files}
     except OSError as wrong:
         raise UserError(f"can't read {path}: {wrong.strerror or wrong}") from wrong
     except (ValueError, EOFError, zipfile.BadZipFile) as wrong:
         raise UserError(f"{path}: not an .npz file") from wrong
-
-    return check(found, config, f" in {path}")
 
 
 def check(found: Mapping[str, np.ndarray], config: Config, where: str = "") -> tuple[Arrays, bool]:
