@@ -28,7 +28,9 @@ SMALL = {
     "heads": ("tokens=4", "heads=3", "head_dim=5", "timesteps=3"),
     "lif": ("neurons=5", "lanes=2", "timesteps=3"),
     "moe": ("tokens=3", "channels=5", "experts=3", "timesteps=2"),
+    "linear": ("tokens=3", "inputs=5", "outputs=6", "timesteps=2", "mode=events"),
     "sdsa": ("tokens=3", "channels=5", "timesteps=3"),
+    "transformer": ("tokens=2", "channels=2", "classes=3", "timesteps=2"),
 }
 """A configuration of each top that is no preset."""
 

@@ -64,6 +64,20 @@ CONFIGS = [
         "v",
     ),
     ("moe", "tokens=5 channels=24 channels_per_beat=8 tiles=2 routing=topk k=3 capacity=4", "sv"),
+    ("transformer", "tokens=1 channels=1 hidden=1 features=1 classes=1 timesteps=1 trace=true", "v"),
+    (
+        "transformer",
+        "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
+        "sv",
+    ),
+]
+
+TRANSFORMERS = [
+    "tokens=3 channels=6 timesteps=2 trace=true",
+    "tokens=2 head_dim=2 attention=ssa blocks=2 features=3 classes=3 timesteps=2 trace=true",
+    "tokens=3 channels=4 attention=ssa encoder=count lanes=2 columns=2 features=9 reseed=true",
+    "tokens=2 channels=4 variant=2 reset=soft fire=gt tau=3 weight_bits=4 timesteps=3 trace=true",
+    "tokens=4 channels=4 attention=none blocks=3 input_bits=8 shift_bits=0 hidden=12 timesteps=1",
 ]
 
 TILES = [
@@ -226,6 +240,22 @@ def test_bench_on_netlist_that_takes_long(family, index):
     top, settings, form = CONFIGS[index]
     netlist = synthesise(design(emitted(top, settings, form=form)), family)
     assert not failures(bench(emitted(top, settings, form=form), netlist, "icarus"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", TRANSFORMERS)
+def test_corners_of_transformer(settings):
+    emission = emitted("transformer", settings)
+    assert not failures(bench(emission, design(emission), "verilator"))
+
+
+@pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
+def test_transformer_on_netlist(family):
+    top, settings, form = CONFIGS[-1]
+    emission = emitted(top, settings, form=form)
+    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
 
 
 @pytest.mark.slow
