@@ -24,7 +24,7 @@ from gen.errors import Command
 from sim.activity import E_ADD, E_MAC
 from sim.golden.attention import count_skews, draws, moved
 from sim.golden.moe import moe
-from sim.golden.transformer import State, patches, transformer, weighted
+from sim.golden.transformer import State, network, patches, weighted
 
 STUDY = "energy"
 
@@ -121,7 +121,7 @@ def count(
     for begin in range(0, len(pixels), CHUNK):
         images = pixels[begin : begin + CHUNK]
         before = state
-        values, state = transformer(model, {**arrays, "image": images}, before)
+        values, state = network(model, {**arrays, "image": images}, before)
         answers.append(values[model["layers"][-1]["name"]].argmax(axis=1))
         tokens = patches(model, images)
         values["input"] = np.broadcast_to(tokens, (model["timesteps"], *tokens.shape))
@@ -301,7 +301,7 @@ def mixture(
         order = np.argsort(given[..., e] == 0, axis=0, kind="stable")
         tokens = np.take_along_axis(x, order[..., np.newaxis], axis=0)
         awake = np.take_along_axis(given[..., e], order, axis=0) == 1
-        values, _ = transformer({"layers": expert}, {**arrays, "tokens": tokens})
+        values, _ = network({"layers": expert}, {**arrays, "tokens": tokens})
         values["input"] = tokens
         found += layer_counts(expert, arrays, values, {}, awake, frozenset(("input",)))
     return own, found

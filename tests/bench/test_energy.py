@@ -12,7 +12,7 @@ from examples.digits import data
 from examples.digits.evaluate import RESULTS, TRAINED, classes, variants
 from sim.golden.attention import attention, count_skews, draws, moved
 from sim.golden.sdsa import sdsa
-from sim.golden.transformer import patches, read, transformer
+from sim.golden.transformer import network, patches, read
 
 NEURON = {
     "tau": 2, "decay_input": True, "reset": "hard", "fire": "ge", "fraction_bits": 0,
@@ -132,7 +132,7 @@ def test_answers_of_experts_are_added_up():
     model, arrays = read(TRAINED / "moe")
     images = data.split()["test"].pixels[:8]
     counts, _ = energy.count(model, arrays, images)
-    values, _ = transformer(model, {**arrays, "image": images})
+    values, _ = network(model, {**arrays, "image": images})
     for layer in model["layers"]:
         if layer["kind"] == "moe":
             answers = values[layer["name"]] // 2 ** layer["shift"]
@@ -143,7 +143,7 @@ def test_additions_are_spikes_times_outputs():
     model, arrays = read(TRAINED / "sdsa1")
     images = data.split()["test"].pixels[:8]
     counts, _ = energy.count(model, arrays, images)
-    values, _ = transformer(model, {**arrays, "image": images})
+    values, _ = network(model, {**arrays, "image": images})
     for layer in model["layers"]:
         if layer["kind"] == "linear" and layer["name"] != "embed":
             rows = values[layer["input"]].reshape(-1, layer["inputs"])

@@ -64,7 +64,11 @@ CONFIGS = [
         "v",
     ),
     ("moe", "tokens=5 channels=24 channels_per_beat=8 tiles=2 routing=topk k=3 capacity=4", "sv"),
-    ("transformer", "tokens=1 channels=1 hidden=1 features=1 classes=1 timesteps=1 trace=true", "v"),
+    (
+        "transformer",
+        "tokens=1 channels=1 hidden=1 features=1 classes=1 timesteps=1 trace=true",
+        "v",
+    ),
     (
         "transformer",
         "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
