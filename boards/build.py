@@ -96,10 +96,11 @@ def build(
 ) -> Bitstream:
     """Synthesise, place, route and pack an emitted top for a board.
 
-    It is placed once at the board's clock. The PLL is then set to the highest rate that leaves
-    `MARGIN` to what was reached, the design is made anew for that rate and placed with every
-    seed, and the fastest of them is the bitstream. If none of them keeps to the rate, it is
-    lowered. A bitstream that is in the folder already, of the same inputs, is returned as it is.
+    It is placed at the board's clock, with the first seed that nextpnr can route. The PLL is then
+    set to the highest rate that leaves `MARGIN` to what was reached, the design is made anew for
+    that rate and placed with every seed, and the fastest of them is the bitstream. If none of them
+    keeps to the rate, it is lowered. A bitstream that is in the folder already, of the same
+    inputs, is returned as it is.
 
     Parameters
     ----------
@@ -265,6 +266,15 @@ class _Work:
         (rate,) = report["fmax"].values()
         return {**clock(report, DESIGN), "constraint": rate["constraint"]}
 
+    def place_one(self, seeds: Sequence[int], mhz: float, folder: Path) -> dict[int, Facts]:
+        """Place and route with one seed after another until one gives a clock."""
+        placed: dict[int, Facts] = {}
+        for seed in seeds:
+            placed[seed] = self.place(seed, mhz, folder)
+            if "mhz" in placed[seed]:
+                break
+        return placed
+
     def place_all(self, seeds: Sequence[int], mhz: float, folder: Path) -> dict[int, Facts]:
         """Place and route with every seed, as many at a time as there are processors."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -297,7 +307,7 @@ class _Work:
         self.synthesise(own, None, folder)
         used = self.check_size(folder)
         tell(f"{name}: how fast it can be")
-        reached = self._rate({seeds[0]: self.place(seeds[0], own, folder)})
+        reached = self._rate(self.place_one(seeds, own, folder))
         for _ in range(TRIALS):
             mhz, pll = self.choose(MARGIN * reached if self.pll else reached, folder)
             tell(f"{name}: synthesis for {mhz:g} MHz")

@@ -175,7 +175,8 @@ def scripted(emission, monkeypatch):
                 return {"error": "no route"}
             return {"mhz": mhz, "constraint": 1.0, **path}
 
-        monkeypatch.setattr(work, "place", lambda *_: facts(own))
+        first = own if isinstance(own, dict) else dict.fromkeys(seeds, own)
+        monkeypatch.setattr(work, "place", lambda seed, *_: facts(first[seed]))
         monkeypatch.setattr(
             work, "place_all",
             lambda seeds, mhz, folder: dict(zip(seeds, map(facts, next(rates)), strict=True)),
@@ -206,6 +207,11 @@ def test_a_rate_that_none_keeps_to_is_told(scripted, tmp_path):
     falling = [[40 * 0.9**k] * 2 for k in range(1, 9)]
     with pytest.raises(CheckFailed, match=r"icebreaker: no seed of \[1, 2\] keeps to"):
         scripted("icebreaker", falling, own=40)(tmp_path)
+
+
+def test_a_first_seed_without_a_route_is_passed_over(scripted, tmp_path):
+    clock = scripted("icebreaker", [[35.0, 36.0]], own={1: None, 2: 36})(tmp_path)["clock"]
+    assert (clock["mhz"], clock["seed"]) == (34.2, 2)
 
 
 def test_what_can_not_be_routed_is_told(scripted, tmp_path):
