@@ -210,8 +210,8 @@ def test_a_rate_that_none_keeps_to_is_told(scripted, tmp_path):
 
 
 def test_a_first_seed_without_a_route_is_passed_over(scripted, tmp_path):
-    clock = scripted("icebreaker", [[35.0, 36.0]], own={1: None, 2: 36})(tmp_path)["clock"]
-    assert (clock["mhz"], clock["seed"]) == (34.2, 2)
+    clock = scripted("icebreaker", [[38.0, 39.0]], own={1: None, 2: 40})(tmp_path)["clock"]
+    assert (clock["mhz"], clock["seed"]) == (38.0, 2)
 
 
 def test_what_can_not_be_routed_is_told(scripted, tmp_path):
