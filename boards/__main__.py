@@ -66,6 +66,9 @@ def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[st
 
 def simulate(board: Board, emission: Emission) -> None:
     """Be a board behind a pseudo-terminal, whose path is printed, until somebody interrupts."""
+    # Shells have what runs in the background ignore the first one.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     with VirtualBoard(board, emission) as there, contextlib.suppress(KeyboardInterrupt):
         print(there.port, flush=True)
         signal.pause()

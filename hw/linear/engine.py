@@ -64,7 +64,7 @@ class Engine(wiring.Component):
     plan : Plan
     shared : bool
         The weights are written and read through one address, and not read before they are written,
-        so that a large memory with a single port will do.
+        so that a large memory with a single port will do. Have the input `loads`.
     repeats : bool
         Have the input `mute`, and take the lowest bit of a tag for: its biases are those of the
         token before.
@@ -98,6 +98,8 @@ class Engine(wiring.Component):
         Write the weights of some lanes of a word.
     bias_enable, bias_address, bias_data : in
         Write a word of biases.
+    loads : Signal(), in
+        Weights may be written, and are not read.
     """
 
     def __init__(self, plan: Plan, *, shared: bool = False, repeats: bool = False) -> None:
@@ -134,6 +136,7 @@ class Engine(wiring.Component):
                 "bias_address": In(range(max(p.biases, 2))),
                 "bias_data": In(self._biases),
                 **({"mute": In(1)} if repeats else {}),
+                **({"loads": In(1)} if shared else {}),
             }
         )
 
@@ -310,12 +313,12 @@ class Engine(wiring.Component):
             read.en.eq(moves & at.valid),
         ]
         if self._shared:
-            writes = self.weights_enable.any()
-            place = Mux(writes, self.weights_address, address)
+            place = Mux(self.loads, self.weights_address, address)
             m.d.comb += [
                 write.addr.eq(place),
+                write.en.eq(Mux(self.loads, self.weights_enable, 0)),
                 read.addr.eq(place),
-                read.en.eq(moves & at.valid & ~writes),
+                read.en.eq(moves & at.valid & ~self.loads),
             ]
         masks_read = Signal.like(masks)
         with m.If(moves):

@@ -74,22 +74,34 @@ class Load(wiring.Component):
             m.d.comb += guard.o.ready.eq(loading)
             guards.append(guard)
         weights, bias = guards
+        # Weights are written a clock later: their blocks lie far apart.
         lane = Signal(c.lanes, init=1)
         place = Signal.like(engine.weights_address)
+        enable = Signal(c.lanes)
+        word = Signal.like(engine.weights_data)
+        ends = Signal()
         write = weights.o.valid & loading
+        m.d.sync += [
+            enable.eq(Mux(write, lane, 0)),
+            word.eq(weights.o.payload.data.as_value()),
+            ends.eq(weights.broken | weights.done),
+        ]
         m.d.comb += [
-            engine.weights_enable.eq(Mux(write, lane, 0)),
+            engine.loads.eq(loading),
+            engine.weights_enable.eq(enable),
             engine.weights_address.eq(place),
-            engine.weights_data.eq(weights.o.payload.data.as_value()),
+            engine.weights_data.eq(word),
             engine.bias_enable.eq(bias.o.valid & loading),
             engine.bias_address.eq(bias.beat),
             engine.bias_data.eq(bias.o.payload.data),
             self.fault.eq(Cat(weights.fault, bias.fault)),
         ]
         with m.If(weights.broken | weights.done):
-            m.d.sync += [place.eq(0), lane.eq(1)]
+            m.d.sync += lane.eq(1)
         with m.Elif(write):
             m.d.sync += lane.eq(lane.rotate_left(1))
-            with m.If(lane[-1]):
-                m.d.sync += place.eq(place + 1)
+        with m.If(ends):
+            m.d.sync += place.eq(0)
+        with m.Elif(enable[-1]):
+            m.d.sync += place.eq(place + 1)
         return m

@@ -250,11 +250,12 @@ def test_all_rates_of_a_board_are_tried():
     os.close(other)
 
 
-def test_the_command_that_simulates_a_board():
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_that_simulates_a_board(stop):
     command = [sys.executable, "-m", "boards", "--board", "icebreaker", "--top", "lif", "--virtual"]
     with contextlib.ExitStack() as stack:
         there = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        stack.callback(there.send_signal, signal.SIGINT)
+        stack.callback(there.send_signal, stop)
         port = there.stdout.readline().strip()
         with Board("icebreaker", port, check=True) as board:
             board.run(**stimulus(board.config))
