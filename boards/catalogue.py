@@ -287,7 +287,7 @@ ALL = (
         bridge="BL616",
         baud=2_000_000,
         loader=("-b", "tangprimer20k"),
-        presets=MEDIUM,
+        presets=MEDIUM | {"transformer": "primer"},
     ),
     Board(
         name="tangmega138k",

@@ -192,6 +192,26 @@ def patches(config: TransformerConfig, tokens: np.ndarray) -> np.ndarray:
     return np.pad(tokens, [(0, 0)] * (tokens.ndim - 1) + [(0, idle)])
 
 
+def spikes_of(config: TransformerConfig, spikes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what the array ``spikes`` of the top's results holds of each layer, [T, N, C].
+
+    The layers are called by their passes, ``embed`` and ``blocks.0.q``; those of the neurons behind
+    the sums of a block are ``blocks.0.project`` and ``blocks.0.contract``.
+    """
+    block = len(config.schedule.block)
+    out = {}
+    rest = spikes.reshape(-1)
+    for i, layer in enumerate(config.schedule.layers[:-1]):
+        name = f"blocks.{(i - 1) // block}.{layer.name}" if i else layer.name
+        shape = (config.timesteps, config.tokens, layer.outputs or config.channels)
+        size = int(np.prod(shape))
+        own, rest = rest[:size], rest[size:]
+        if not layer.attends:  # neurons: all time steps of a token, then the next one
+            own = own.reshape(shape[1], shape[0], shape[2]).swapaxes(0, 1)
+        out[name] = own.reshape(shape)
+    return out
+
+
 def _variant(model: Mapping[str, Any]) -> int:
     return next(int(layer["variant"]) for layer in model["layers"] if layer["kind"] == "sdsa")
 

@@ -21,7 +21,9 @@ DRAWS = 64
 Model = Callable[[Mapping[str, Any], Mapping[str, np.ndarray], Any], tuple[Arrays, Any]]
 
 
-def bench_files(emission: Emission, model: Model, *, seed: int = 1) -> dict[str, str]:
+def bench_files(
+    emission: Emission, model: Model, *, seed: int = 1, given: Sequence[Arrays] = ()
+) -> dict[str, str]:
     """Return the bench of an emitted top and its vectors.
 
     Parameters
@@ -31,6 +33,8 @@ def bench_files(emission: Emission, model: Model, *, seed: int = 1) -> dict[str,
         The golden model: ``result, state = model(parameters, arrays, state)``.
     seed : int
         Of the random stimuli.
+    given : sequence of dict, optional
+        The arrays of inferences in place of random ones; settings are those of the first.
 
     Returns
     -------
@@ -40,7 +44,8 @@ def bench_files(emission: Emission, model: Model, *, seed: int = 1) -> dict[str,
     """
     config = emission.config
     name = emission.name
-    beats = _beats(config, model, np.random.default_rng(seed))
+    count = len(given) or INFERENCES
+    beats = _beats(config, model, np.random.default_rng(seed), given)
     files = {s.name: f"{name}_tb_{s.name}.hex" for s in config.streams}
     prefixes = {s.name: axi_prefix(s, config.streams) for s in config.streams}
     ports = [
@@ -68,10 +73,10 @@ def bench_files(emission: Emission, model: Model, *, seed: int = 1) -> dict[str,
         name=name,
         verilog=emission.manifest["files"]["verilog"],
         waivers=emission.manifest["files"]["waivers"],
-        inferences=INFERENCES,
+        inferences=count,
         fault_bits=FAULT_BITS,
         # Stalls slow a port down by less than a factor of 4 on average.
-        limit=20 * (INFERENCES * config.cycles + sum(s.beats for s in config.streams)) + 10000,
+        limit=20 * (count * config.cycles + sum(s.beats for s in config.streams)) + 10000,
         noise_bits=32 + len(ports),
         inputs=[port for port in ports if port["direction"] == "in"],
         outputs=[port for port in ports if port["direction"] == "out"],
@@ -85,10 +90,9 @@ def _is_setting(stream: Stream) -> bool:
     return stream.direction == "in" and stream.auxiliary and not stream.peer
 
 
-def _settings(config: Config, rng: np.random.Generator) -> Arrays:
-    """Return random values of what is loaded before the first inference."""
+def _settings(config: Config, arrays: Arrays) -> Arrays:
+    """Return those arrays of a stimulus that are loaded before the first inference."""
     names = {s.name for s in config.streams if _is_setting(s)}
-    arrays = random_stimulus(config, rng)
     return {n: array for n, array in arrays.items() if config.stimulus[n].stream in names}
 
 
@@ -104,13 +108,19 @@ def _divisive(config: Config, model: Model, rng: np.random.Generator) -> Arrays:
         share = result["mask"].mean(axis=(0, 1))
         return int(((share > 0) & (share < 1)).sum())
 
-    return max((_settings(config, rng) for _ in range(DRAWS)), key=divided)
+    drawn = (_settings(config, random_stimulus(config, rng)) for _ in range(DRAWS))
+    return max(drawn, key=divided)
 
 
-def _beats(config: Config, model: Model, rng: np.random.Generator) -> dict[str, list[Word]]:
+def _beats(
+    config: Config, model: Model, rng: np.random.Generator, given: Sequence[Arrays]
+) -> dict[str, list[Word]]:
     """Return what goes in and what must come out, by stream."""
     streams = {s.name: s for s in config.streams}
-    fixed = _divisive(config, model, rng) if config.asks else _settings(config, rng)
+    if config.asks and not given:
+        fixed = _divisive(config, model, rng)
+    else:
+        fixed = _settings(config, given[0] if given else random_stimulus(config, rng))
     beats: dict[str, list[Word]] = {name: [] for name in streams}
     # Settings are loaded once and hold for all inferences.
     for name, values in fixed.items():
@@ -119,8 +129,8 @@ def _beats(config: Config, model: Model, rng: np.random.Generator) -> dict[str, 
     for name, (of, axes) in config.echoes.items():
         beats[name] += words(streams[name], np.transpose(fixed[of], axes))
     state = None
-    for _ in range(INFERENCES):
-        stimulus = {**random_stimulus(config, rng), **fixed}
+    for arrays in given or (random_stimulus(config, rng) for _ in range(INFERENCES)):
+        stimulus = {**arrays, **fixed}
         result, state = model(config.asdict(), stimulus, state)
         for name, array in config.stimulus.items():
             if array.stream in streams and name not in fixed:
@@ -128,8 +138,8 @@ def _beats(config: Config, model: Model, rng: np.random.Generator) -> dict[str, 
         for name, array in config.result.items():
             beats[array.stream] += words(streams[array.stream], result[name])
         if config.asks:
-            for e, given in enumerate(errands(config, stimulus, result["mask"])):
-                for errand in given:
+            for e, asked in enumerate(errands(config, stimulus, result["mask"])):
+                for errand in asked:
                     beats[f"{EXPERT}{e}"] += errand.token
                     beats[f"{ANSWER}{e}"] += errand.answer
     return beats

@@ -134,7 +134,7 @@ def build(design: Design, simulator: str, *, toggles: bool = False) -> Path:
         for name, text in files.items():
             (staging / name).write_text(text)
         log = staging / "build.log"
-        with _environment(simulator):
+        with environment(simulator):
             runner = get_runner(simulator)
             runner.log.setLevel("CRITICAL")
             try:
@@ -214,7 +214,7 @@ def run(
     ------
     RunError
     """
-    with _folder("run-") as folder, _environment(simulator):
+    with _folder("run-") as folder, environment(simulator):
         job.save(folder / "job.json")
         log, results = folder / "log", folder / "results.xml"
         runner = get_runner(simulator)
@@ -280,7 +280,7 @@ def _folder(prefix: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _environment(simulator: str) -> Iterator[None]:
+def environment(simulator: str) -> Iterator[None]:
     """Set what the tools read, and hide what was meant for others."""
     foreign = ("COCOTB_", "GPI_", "SIM_CMD_", "WAVES", "GUI", "PYTEST_", "VERILATOR_", "MAKE")
     before = dict(os.environ)

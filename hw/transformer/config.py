@@ -38,6 +38,8 @@ class TransformerConfig(Config):
         "default": {},
         "digits": {"tokens": 16, "features": 4, "input_bits": 5, "channels": 64, "heads": 4,
                    "blocks": 2, "threshold_bits": 11, "shift_bits": 2, "timesteps": 4},
+        "primer": {"tokens": 16, "features": 4, "input_bits": 5, "channels": 64, "heads": 4,
+                   "blocks": 2, "threshold_bits": 11, "shift_bits": 2, "timesteps": 4, "lanes": 4},
         "icebreaker": {"tokens": 16, "features": 4, "input_bits": 5, "channels": 64, "heads": 4,
                        "blocks": 1, "threshold_bits": 11, "shift_bits": 2, "timesteps": 2,
                        "lanes": 4},
