@@ -82,7 +82,9 @@ def replay(
     results: list[Arrays] = []
     model = golden(emission.top)
 
-    def noted(parameters: Mapping[str, Any], arrays: Arrays, state: Any) -> tuple[Arrays, Any]:
+    def noted(
+        parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: Any
+    ) -> tuple[Arrays, Any]:
         result, state = model(parameters, arrays, state)
         results.append(result)
         return result, state
