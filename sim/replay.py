@@ -21,7 +21,7 @@ from gen.emit import Emission, write
 from gen.errors import CheckFailed
 from gen.testbench import bench_files
 from sim.golden import golden
-from sim.runner import Design, environment, require
+from sim.runner import Design, environment, require, runtime
 
 Arrays = dict[str, np.ndarray]
 
@@ -117,7 +117,7 @@ def _build(design: Design, bench: str, text: str, folder: Path) -> Path:
     sources = [name for name in design.files if not name.endswith(".vh")]
     write({**design.files, f"{bench}.sv": text}, folder)
     command = ["verilator", *OPTIONS, "-I.", "--top-module", bench, *sources, f"{bench}.sv"]
-    with environment("verilator"):
+    with environment("verilator"), runtime(folder / "obj_dir", *OPTIONS):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "rror" in line] or ["no message"]
