@@ -103,18 +103,6 @@ def test_same_bytes_each_time_nothing_loaded_and_exit_0(quick, tmp_path):
     assert_self_contained(page.decode())
 
 
-def test_a_late_verdict_is_not_as_expected(quick, monkeypatch, tmp_path):
-    right = demo.simulate
-    monkeypatch.setattr(
-        demo,
-        "simulate",
-        lambda b, e: dataclasses.replace(right(b, e), clocks=1 + right(b, e).clocks),
-    )
-    code, output, _ = demonstrate(tmp_path)
-    assert code == 1
-    assert "FAILED the board's green LED" in output
-
-
 def test_a_mean_finds_its_expectation_and_a_bias():
     rng = np.random.default_rng(1)
     chance = rng.random((4, 6, 5))
@@ -128,13 +116,18 @@ def test_a_mean_finds_its_expectation_and_a_bias():
     assert demo.Mean.of(np.zeros_like(drawn), never).worst == 0
 
 
-def test_a_check_that_fails_is_named_and_exits_1_with_the_report(quick, monkeypatch, tmp_path):
+def test_checks_that_fail_are_named_and_exit_1_with_the_report(quick, monkeypatch, tmp_path):
+    """A verdict that is late, and one that is wrong."""
     right = demo.simulate
-    monkeypatch.setattr(
-        demo, "simulate", lambda b, e: dataclasses.replace(right(b, e), passed=True, failed=False)
-    )
+
+    def wrong(bitstream, emission):
+        said = right(bitstream, emission)
+        return dataclasses.replace(said, passed=True, failed=False, clocks=1 + said.clocks)
+
+    monkeypatch.setattr(demo, "simulate", wrong)
     code, output, page = demonstrate(tmp_path)
     assert code == 1
+    assert "FAILED the board's green LED" in output
     assert "FAILED with one bit of the checksum wrong" in output
     assert "a check failed" in page.decode()
     assert '<li class="bad">with one bit of the checksum wrong' in page.decode()

@@ -139,7 +139,9 @@ def test_zeros_take_no_clocks():
 
 
 @pytest.mark.parametrize("mode", ["dense", "events"])
-@pytest.mark.parametrize("settings", [{}, {"columns": 4}, {"input_bits": 5}])
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"columns": 4}, marks=pytest.mark.slow), {"input_bits": 5}]
+)
 def test_no_multiplier(settings, mode, tmp_path):
     text = " ".join(f"{name}={value}" for name, value in settings.items())
     emission = emitted("linear", f"inputs=32 outputs=16 mode={mode} {text}")

@@ -68,7 +68,7 @@ def test_every_layer_has_its_weights():
     assert c.spike_count == 4 * 5 * spikes
 
 
-@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize("timesteps", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "unit",
     [{}, {"attention_threshold": 3}, {"variant": 2}, {"variant": 3},

@@ -76,6 +76,10 @@ CONFIGS = [
     ),
 ]
 
+#: Places in `CONFIGS` of those that Verilator simulates, and of those whose netlists are tested.
+VERILATED = (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37)
+NETLISTS = (3, 4, 11, 19, 25, 32, 37)
+
 TRANSFORMERS = [
     "tokens=3 channels=6 timesteps=2 trace=true",
     "tokens=2 head_dim=2 attention=ssa blocks=2 features=3 classes=3 timesteps=2 trace=true",
@@ -167,7 +171,14 @@ HEADS = [
 
 
 @pytest.mark.icarus
-@pytest.mark.parametrize(("top", "settings", "form"), CONFIGS)
+@pytest.mark.parametrize(
+    ("top", "settings", "form"),
+    [
+        # Each configuration is in one of the quick tests.
+        pytest.param(*config, marks=pytest.mark.slow if i in VERILATED + NETLISTS else ())
+        for i, config in enumerate(CONFIGS)
+    ],
+)
 def test_bench_in_icarus(top, settings, form):
     emission = emitted(top, settings, form=form)
     outcomes = bench(emission, design(emission), "icarus")
@@ -175,9 +186,7 @@ def test_bench_in_icarus(top, settings, form):
     assert len(outcomes) == 27
 
 
-@pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37)]
-)
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in VERILATED])
 def test_bench_in_verilator(top, settings, form):
     emission = emitted(top, settings, form=form)
     assert not failures(bench(emission, design(emission), "verilator"))
@@ -185,9 +194,7 @@ def test_bench_in_verilator(top, settings, form):
 
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-@pytest.mark.parametrize(
-    ("top", "settings", "form"), [CONFIGS[i] for i in (3, 4, 11, 16, 19, 25, 32, 37)]
-)
+@pytest.mark.parametrize(("top", "settings", "form"), [CONFIGS[i] for i in NETLISTS])
 def test_bench_on_netlist(top, settings, form, family):
     emission = emitted(top, settings, form=form)
     netlist = synthesise(design(emission), family)
@@ -239,7 +246,7 @@ def test_corners_of_sdsa(settings):
 @pytest.mark.slow
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
-@pytest.mark.parametrize("index", [30, 33, 39])
+@pytest.mark.parametrize("index", [16, 30, 33, 39])
 def test_bench_on_netlist_that_takes_long(family, index):
     top, settings, form = CONFIGS[index]
     netlist = synthesise(design(emitted(top, settings, form=form)), family)
