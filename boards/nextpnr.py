@@ -3,6 +3,8 @@
 import itertools
 import os
 import re
+import resource
+import signal as signals
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,6 +23,10 @@ class NoPlace(Exception):
     """The design can't be placed or routed; the message is nextpnr's."""
 
 
+class Endless(Exception):
+    """A tool has used up the time that it was given."""
+
+
 def tool(
     name: str, *options: str, cwd: Path, limit_s: int | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -30,23 +36,28 @@ def tool(
     ------
     UserError
         The program is not beside the running Python.
-    subprocess.TimeoutExpired
-        It took longer than `limit_s` seconds.
+    Endless
+        It took more than `limit_s` seconds of a processor: how busy the machine is does not matter.
     """
     program = Path(sys.executable).parent / name
     if not program.exists():
         raise UserError(f"{name}: want it beside {sys.executable}; `make env` installs it")
-    return subprocess.run(
+    with subprocess.Popen(
         [program, *options],
         cwd=cwd,
         # With mounts of the user's the folder itself might be out of sight.
         env={k: v for k, v in os.environ.items() if k != "YOWASP_MOUNT"},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=limit_s,
-    )
+    ) as process:
+        if limit_s is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit_s, limit_s + 10))
+        printed, errors = process.communicate()
+    if process.returncode == -signals.SIGXCPU:
+        raise Endless(name)
+    return subprocess.CompletedProcess([name, *options], process.returncode, printed, errors)
 
 
 def nextpnr(
@@ -66,7 +77,7 @@ def nextpnr(
     asked = ("--timing-allow-fail", "-q", "-l", log, *options)
     try:
         done = tool(program, *asked, cwd=cwd, limit_s=limit_s)
-    except subprocess.TimeoutExpired as wrong:
+    except Endless as wrong:
         raise NoPlace(f"not routed within {limit_s} s") from wrong
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

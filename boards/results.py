@@ -12,7 +12,10 @@ BUILT = Path("build/boards")
 
 RESULTS = Path(__file__).parent / "results"
 
-Results = dict[str, dict[str, Any]]
+Result = dict[str, Any]
+"""What became of a preset: `fits`; `reason` if it does not; figures if it was built."""
+
+Results = dict[str, dict[str, Result]]
 """By top and preset."""
 
 
@@ -27,17 +30,13 @@ def known(board: Board) -> Results:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def note(board: Board, top: str, preset: str, result: Any) -> None:
+def of(board: Board, top: str, preset: str) -> Result:
+    """Return what is stored of a preset, empty if nothing is."""
+    return known(board).get(top, {}).get(preset, {})
+
+
+def note(board: Board, top: str, preset: str, result: Result) -> None:
     """Store what became of a preset."""
     results = known(board)
     results.setdefault(top, {})[preset] = result
     write({f"{board.name}.json": json.dumps(results, indent=1, sort_keys=True) + "\n"}, RESULTS)
-
-
-def fits(board: Board) -> dict[str, list[str]]:
-    """Return the presets that are known to fit a board, by top."""
-    found = {
-        top: [name for name, result in presets.items() if result["fits"]]
-        for top, presets in known(board).items()
-    }
-    return {top: names for top, names in found.items() if names}

@@ -115,12 +115,12 @@ def test_breakdown_takes_lanes_together_and_adds_up():
 
 @pytest.fixture
 def nextpnr(tmp_path, monkeypatch):
-    """Return a function that puts a nextpnr beside Python which fails with a message."""
+    """Return a function that puts a nextpnr beside Python which does this, then fails."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
-    def fails(message):
+    def fails(message, does=":"):
         tool = tmp_path / DEVICES["up5k"].nextpnr
-        tool.write_text(f"#!/bin/sh\necho {json.dumps(message)} >&2\nexit 125\n")
+        tool.write_text(f"#!/bin/sh\n{does}\necho {json.dumps(message)} >&2\nexit 125\n")
         tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
 
     return fails
@@ -152,7 +152,11 @@ def test_a_missing_tool_is_told(monkeypatch, tmp_path):
         run_nextpnr(DEVICES["ecp5"], cwd=tmp_path)
 
 
-def test_a_route_that_takes_too_long_is_given_up(tmp_path):
-    impatient = dataclasses.replace(DEVICES["up5k"], limit_s=0)
-    with pytest.raises(NoPlace, match="not routed within 0 s"):
-        run_nextpnr(impatient, "--json", "none.json", cwd=tmp_path)
+def test_a_route_that_takes_too_much_of_a_processor_is_given_up(nextpnr, tmp_path):
+    impatient = dataclasses.replace(DEVICES["up5k"], limit_s=1)
+    nextpnr("", "while :; do :; done")
+    with pytest.raises(NoPlace, match=r"^not routed within 1 s$"):
+        run_nextpnr(impatient, cwd=tmp_path)
+    nextpnr("ERROR: it has waited", "sleep 1.5")
+    with pytest.raises(CheckFailed, match="it has waited"):
+        run_nextpnr(impatient, cwd=tmp_path)
