@@ -110,9 +110,10 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `mhz`; `path`, the signals that the cells on the way are called after, from the register or
-        memory where it begins to the one where it ends; `port`, the port of that one; `levels`,
-        the cells between; `logic_ns` and `routing_ns`.
+        `mhz`; `path`, the signals that the cells on the way are called after (the instances of
+        those without a name), from the register or memory where it begins to the one where it
+        ends; `port`, the port of that one; `levels`, the cells between; `logic_ns` and
+        `routing_ns`.
     """
     (rate,) = report["fmax"].values()
     (path,) = (
@@ -122,7 +123,7 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
     )
     routing = sum(hop["delay"] for hop in path if hop["type"] == "routing")
     # A cell that nextpnr added has no signal's name.
-    signals = filter(None, (signal(hop["to"]["cell"], unit) for hop in path))
+    signals = filter(None, (place(hop["to"]["cell"], unit) for hop in path))
     return {
         "mhz": round(rate["achieved"], 2),
         "path": [name for name, _ in itertools.groupby(signals)],
@@ -141,3 +142,13 @@ CELL = re.compile(r"(_(LUT[1-4]|CCU2C|TRELLIS|DP16KD|MULT18X18D|SB|DFF[A-Z]*|ALU
 def signal(name: str, unit: str = "") -> str:
     """Return the signal that a cell or net is called after."""
     return CELL.sub("", name.removeprefix(f"{unit}."))
+
+
+# In the emitted Verilog `_100_` is a net that the design has no name for; of a cell that is called
+# after nothing at all `signal` leaves its instance and a dot.
+NAMELESS = re.compile(r"(^|\.)(_\d+_)?$")
+
+
+def place(name: str, unit: str) -> str:
+    """Return the signal that a cell is called after, or the instance that it is in."""
+    return NAMELESS.sub("", signal(name, unit))

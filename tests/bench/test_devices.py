@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bench.devices import DEVICES, breakdown, run_nextpnr
-from boards.nextpnr import NoPlace, clock, signal, utilisation
+from boards.nextpnr import NoPlace, clock, place, signal, utilisation
 from gen.errors import CheckFailed, UserError
 
 LOG = """\
@@ -63,7 +63,7 @@ def test_utilisation_leaves_out_pins_and_what_is_not_used():
 def test_clock_tells_the_longest_path_in_signals_of_the_design():
     assert clock(REPORT, "dut") == {
         "mhz": 41.84,
-        "path": ["unit.q.count", "unit.k._32_", "unit.step"],
+        "path": ["unit.q.count", "unit.k", "unit.step"],
         "port": "CEN",
         "levels": 2,
         "logic_ns": 3.35,
@@ -84,6 +84,21 @@ def test_clock_tells_the_longest_path_in_signals_of_the_design():
 )
 def test_signal_of_a_cell(name, want):
     assert signal(name, "dut") == want
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("dut.unit.k.count_TRELLIS_FF_Q_1", "unit.k.count"),
+        ("dut.unit.k._32_", "unit.k"),
+        ("dut.unit.k._32__LUT4_Z_1", "unit.k"),
+        ("dut.unit.k.$abc$32$lut", "unit.k"),
+        ("dut.unit.k.a_3_", "unit.k.a_3_"),
+        ("dut._7_", ""),
+    ],
+)
+def test_what_is_on_a_path_has_a_name_of_the_design(name, want):
+    assert place(name, "dut") == want
 
 
 def test_cells_of_ecp5_in_equivalents():
