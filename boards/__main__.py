@@ -113,7 +113,7 @@ def simulate(board: Board, emission: Emission) -> None:
     help="Simulate the board instead; print its serial port and stay.",
 )
 @click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
-@click.option("--out", metavar="DIR", help="Folder of all files.  [default: build/boards/...]")
+@click.option("--out", metavar="DIR", help="Folder of all files.  [default: one in build/boards]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
@@ -134,10 +134,12 @@ def main(
         raise UserError(f"--board is missing: want one of {', '.join(BOARDS)}")
     target = BOARDS[board]
     config = chosen(target, top, preset, settings)
+    if virtual and (program or out or as_json):
+        raise UserError("--virtual builds nothing: --program, --out and --json are of a bitstream")
     if virtual:
         simulate(target, emit(str(top), config))
         return
-    folder = Path(out) if out else folder_of(target, str(top))
+    folder = Path(out) if out else folder_of(target, str(top), config)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
     emission = emit(str(top), config)

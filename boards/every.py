@@ -57,7 +57,8 @@ def make(case: Case, console: Console) -> Result:
     if before.get("inputs") == given and not before["fits"]:
         return before
     try:
-        done = build(board, unit, design, folder_of(board, top), SEEDS, console=console)
+        folder = folder_of(board, top, unit.config)
+        done = build(board, unit, design, folder, SEEDS, console=console)
     except TooLarge as refused:
         return {"fits": False, "reason": refused.reason, "inputs": given}
     except NoBitstream as none:

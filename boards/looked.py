@@ -10,6 +10,7 @@ from boards.build import digest, load
 from boards.catalogue import Board
 from boards.results import BUILT, Result, folder_of, note, of
 from gen.emit import write
+from hw.tops import TOPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +45,7 @@ class Looked:
         if not result or self._marks.get(f"{board.name} {top} {preset}") != _mark(result):
             return {}
         if "sha256" in result:
-            there = load(folder_of(board, top))
+            there = load(folder_of(board, top, TOPS[top].config.preset(preset)))
             if not there or there.facts["sha256"] != result["sha256"]:
                 return {}
         return result

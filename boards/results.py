@@ -6,6 +6,8 @@ from typing import Any
 
 from boards.catalogue import Board
 from gen.emit import write
+from gen.manifest import digest
+from hw.config import Config
 
 BUILT = Path("build/boards")
 """Where bitstreams lie if the user does not say where."""
@@ -19,9 +21,16 @@ Results = dict[str, dict[str, Result]]
 """By top and preset."""
 
 
-def folder_of(board: Board, top: str) -> Path:
-    """Return the folder of a bitstream where the user names none."""
-    return BUILT / f"{board.name}_{top}"
+def folder_of(board: Board, top: str, config: Config) -> Path:
+    """Return the folder of a bitstream where the user names none: every configuration has its own.
+
+    It is called after board and top if it is the preset that the board has for the top, after
+    another preset as well, or else after the parameters' digest.
+    """
+    presets = [board.presets[top], *config.PRESETS]
+    names = (name for name in presets if type(config).preset(name) == config)
+    name = next(names, None) or digest(config.asdict())[:8]
+    return BUILT / f"{board.name}_{top}{'' if name == board.presets[top] else f'_{name}'}"
 
 
 def known(board: Board) -> Results:

@@ -45,6 +45,10 @@ def run(*arguments):
             ["--board", "icebreaker", "--top", "lif", "--set", "tau"],
             "error: --set: want name=value, got 'tau'",
         ),
+        (
+            ["--board", "icebreaker", "--top", "lif", "--virtual", "--program"],
+            "error: --virtual builds nothing: --program, --out and --json are of a bitstream",
+        ),
         (["--seeds", "x"], "error: Invalid value for '--seeds': 'x' is not a valid integer range."),
         (["--seeds", "0"], "error: Invalid value for '--seeds': 0 is not in the range 1<=x<=100."),
     ],

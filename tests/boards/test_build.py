@@ -300,6 +300,23 @@ def test_without_a_board_the_bitstream_is_made_and_the_command_fails(made, monke
     assert "not yet run on a board" in done.output
 
 
+def test_every_configuration_has_a_folder_of_its_own():
+    board, config = BOARDS["hx8k"], TOPS["lif"].config
+    names = [
+        results.folder_of(board, "lif", one).name
+        for one in (
+            config.preset("cifar"),  # the board's
+            config.preset("default"),
+            config.preset("default", neurons=64),  # as it is
+            config.preset("default", neurons=63),
+            config.preset("default", neurons=62),
+        )
+    ]
+    assert names[:3] == ["hx8k_lif", "hx8k_lif_default", "hx8k_lif_default"]
+    assert all(re.fullmatch(r"hx8k_lif_[0-9a-f]{8}", name) for name in names[3:])
+    assert len(set(names)) == 4
+
+
 def test_every_board_and_every_top_is_built():
     found = [(case[0].name, case[1]) for case in every.cases((), ()) if every.is_built(case)]
     assert sorted(found) == sorted((b, t) for b in BOARDS for t in TOPS)
