@@ -151,6 +151,7 @@ def build(
     known = load(folder)
     if known and known.facts["inputs"] == inputs:
         return known
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(prefix=".build_", dir=folder)
@@ -158,14 +159,19 @@ def build(
         raise UserError(f"can't write {folder}: {wrong.strerror}") from wrong
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = console is not None and console.is_terminal
-    with staging as made, Progress(*columns, console=console, disable=not shown) as progress:
-        task = progress.add_task(board.name, total=None)
-        facts = work.run(
-            Path(made), seeds, lambda step: progress.update(task, description=step)
-        ) | {"inputs": inputs}
-        write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, Path(made))
-        for file in Path(made).iterdir():
-            file.replace(folder / file.name)
+    try:
+        with staging as made, Progress(*columns, console=console, disable=not shown) as progress:
+            task = progress.add_task(board.name, total=None)
+            facts = work.run(
+                Path(made), seeds, lambda step: progress.update(task, description=step)
+            ) | {"inputs": inputs}
+            write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, Path(made))
+            for file in Path(made).iterdir():
+                file.replace(folder / file.name)
+    except UserError:
+        if new:
+            folder.rmdir()
+        raise
     done = load(folder)
     assert done is not None
     return done

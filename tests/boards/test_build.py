@@ -133,7 +133,7 @@ def test_too_big_is_refused_before_anything_is_placed(emission, tmp_path, monkey
         BOARDS["icebreaker"], resources={"ICESTORM_LC": 128, "ICESTORM_RAM": 30}
     )
     with pytest.raises(TooLarge) as refused:
-        build(tiny, emission, behind_link(emission), tmp_path, (1,))
+        build(tiny, emission, behind_link(emission), tmp_path / "new", (1,))
     assert refused.value.exit_code == 2
     assert re.fullmatch(
         r"icebreaker: lif does not fit: it needs logic cells \d+ of 128", refused.value.message
