@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from boards import build as building
 from boards import every, looked, results
 from boards.__main__ import main
-from boards.build import NoBitstream, TooLarge, build, load, size
+from boards.build import NoBitstream, TooLarge, build, digest, load, size
 from boards.catalogue import BOARDS
 from boards.family import Pll
 from boards.loader import PROGRAM, load_onto
@@ -377,7 +377,14 @@ def test_a_second_run_looks_at_nothing_again(noted, tmp_path, made, monkeypatch)
     content = made.path.read_bytes()
     made.path.write_bytes(content[:-1] + b"?")
     assert "cifar: built again" in noted(CheckFailed("built again"))[1]
+    # One with other seeds is as whole, and not what is noted.
+    facts = made.path.parent / building.FACTS
+    text = facts.read_text()
+    facts.write_text(text.replace(made.facts["sha256"], digest(made.path.read_bytes())))
+    assert load(made.path.parent)
+    assert "cifar: built again" in noted(CheckFailed("built again"))[1]
     made.path.write_bytes(content)
+    facts.write_text(text)
     assert noted(CheckFailed("built again")) == first
     file = tmp_path / "results" / "hx8k.json"
     file.write_text(file.read_text().replace(made.facts["sha256"], "other"))
