@@ -56,7 +56,6 @@ def replay(
     inferences: Sequence[Arrays],
     length: int,
     through: Callable[[Design], Design] = lambda design: design,
-    jobs: int | None = None,
 ) -> Replayed:
     """Send inferences through a top in Verilator.
 
@@ -69,8 +68,6 @@ def replay(
         Inferences of one simulation, which begins with a reset.
     through : callable
         What makes of the emitted design that which is simulated, such as its netlist.
-    jobs : int, optional
-        Simulations at a time; as many as there are processors if left out.
 
     Raises
     ------
@@ -86,7 +83,7 @@ def replay(
     bench = f"{emission.name}_tb"
     with (
         tempfile.TemporaryDirectory(prefix="spikewright_") as name,
-        concurrent.futures.ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         folder = Path(name)
         built: dict[str, Path] = {}
