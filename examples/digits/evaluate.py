@@ -40,8 +40,6 @@ TITLES = {
     "sdsa3": "SDSA-3",
     "ssa_count": "SSA, `encoder=count`",
     "ssa_sample": "SSA, `encoder=sample`",
-    "ssa10_count": "SSA, learnt from the ANN, count",
-    "ssa10_sample": "SSA, learnt from the ANN, sample",
     "moe": "SDSA-1 and experts",
     "tiny": "SDSA-1, one block, the iCEBreaker's",
 }
