@@ -60,8 +60,12 @@ class TransformerConfig(Config):
         None, "channels of one head", low=1, high=4096, derived="channels / heads, or 16"
     )
     hidden: int = param(
-        None, "channels between the two layers of the MLP", low=1, high=16384,
+        None, "channels between the two layers of the MLP, or of an expert", low=1, high=16384,
         derived="2 * channels",
+    )  # fmt: skip
+    experts: int = param(
+        0, "experts E in place of each MLP, which a token is given to by masks; 0 for none",
+        low=0, high=64,
     )  # fmt: skip
     blocks: int = param(1, "encoder blocks L", low=1, high=64)
     classes: int = param(10, "classes", low=1, high=4096)
@@ -175,7 +179,8 @@ class TransformerConfig(Config):
     def neuron(self) -> LifConfig:
         """The neurons of a token, which take turns, with a threshold for each layer."""
         layers = len(self.schedule.firing)
-        most = max(self.channels, self.hidden, 16)  # fewer lie in no memory
+        places = max(p.outputs for p in self.schedule.firing)
+        most = max(places, 16)  # fewer lie in no memory
         return LifConfig(
             timesteps=self.timesteps, neurons=-(-most // layers) * layers, lanes=1,
             channels=layers, current_bits=self.residual_bits, tau=self.tau,
@@ -349,7 +354,8 @@ class TransformerConfig(Config):
         s = self.schedule
         return {
             "passes": ", ".join(f"{p.name} {s.pass_clocks(p)} clocks" for p in s.passes)
-            + f"; those between the first and the last {self.blocks} times",
+            + f"; those between the first and the last {self.blocks} times"
+            + f", of these expand and contract {self.experts} times" * bool(self.experts),
             "weights": f"{s.plan.words} words of {self.lanes * self.columns * self.weight_bits} "
             "bit, layer by layer in the order of the passes: group of outputs, slice of inputs, "
             "output, input",

@@ -1,9 +1,10 @@
 """What becomes of the engine's sums: residual and neurons, one sum a clock."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.hdl import Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.lif import LifCore, loaded_setting
@@ -45,8 +46,9 @@ class Finish(wiring.Component):
         Which threshold, and which shift.
     threshold, shift : stream, in
         As `hw.lif.Lif` has them: a beat for each layer.
-    i_valid, i_values, i_ready : in, in, out
-        Groups of sums.
+    i_valid, i_values, i_given, i_ready : in, in, in, out
+        Groups of sums, and with experts, if they are of a token that is given to the expert. Of
+        others the neurons rest: they neither charge nor leak nor fire.
     room : Signal(), in
         Words of spikes may be written.
     word_starts : Signal(), out
@@ -57,6 +59,11 @@ class Finish(wiring.Component):
         There will be a sum in the next clock.
     o_valid, o_value : out
         Every sum, as it is where neurons are given it.
+    answers, first_answers, merges : Signal(), in
+        With experts: spikes are answers of one, of the first one; and the sum of answers takes the
+        place of the engine's.
+    o_fires, o_fired : Signal(), out
+        With experts: every spike, or its absence.
     done : Signal(), out
         The pass has ended.
     fault : Signal(2), out
@@ -70,6 +77,12 @@ class Finish(wiring.Component):
         streams = {name: In(c.stream(name).signature) for name in ("threshold", "shift")}
         super().__init__(
             streams
+            | (
+                dict.fromkeys(("i_given", "answers", "first_answers", "merges"), In(1))
+                | dict.fromkeys(("o_fires", "o_fired"), Out(1))
+                if c.experts
+                else {}
+            )
             | dict.fromkeys(("start", "kept", "added", "fires", "i_valid", "room"), In(1))
             | {
                 "plane": In(range(max(c.input_bits, 2))),
@@ -94,8 +107,8 @@ class Finish(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         c = self._config
         m = Module()
-        sums, pops = self._take(m)
-        place, opening, final = self._count(m, pops)
+        sums, given, pops = self._take(m)
+        place, opening, final = self._count(m, pops, given)
 
         def later(value: Value, clocks: int, name: str) -> Value:
             """Return a value some clocks later."""
@@ -112,38 +125,70 @@ class Finish(wiring.Component):
         place2 = later(place, 2, "place")
         place4 = later(place2, 2, "place_late")
 
+        m.submodules.core = core = LifCore(c.neuron, 2, late=True)
+        wiring.connect(m, wiring.flipped(self.threshold), core.threshold)
+        charges, fires = valid[4] & self.fires, valid[5] & self.fires
+        fired: Value = core.fired
+        if c.experts:
+            given4 = later(given, 4, "given")
+            fired = core.fired & later(given4, 1, "given_late")
+            m.d.comb += [self.o_fires.eq(fires), self.o_fired.eq(fired)]
+        m.d.comb += [
+            core.current[0].eq(self.o_value),
+            core.moves.eq(charges & given4 if c.experts else charges),
+            core.opening.eq(later(opening, 4, "opening")),
+            core.beat.eq(place4),
+            core.upcoming.eq(place2),
+            core.setting.eq(self.layer),
+        ]
+        self._gather(m, fires, fired)
+
         # The sum, in the units of the residual.
         shifts, shift_fault = loaded_setting(m, c.stream("shift"), self.shift, 0, self.shifted, 1)
         amount = Signal(range(c.most_shift + 1))
         value1 = Signal(signed(c.value_bits))
         value2 = Signal(signed(c.value_bits + c.most_shift))
         total3 = Signal(signed(max(len(value2), c.residual_bits) + 1))
+        value: Value = value1
+        if c.experts:
+            count = self._answers(m, pops, charges, fires, fired)
+            value = Cat(value1[: len(count)] | count, value1[len(count) :]).as_signed()
         m.d.comb += [self.coming.eq(valid[3]), self.o_valid.eq(valid[4])]
         m.d.sync += [
             amount.eq(Mux(self.kept | self.added, shifts[0], 0) + self.plane),
             value1.eq(sums),
-            value2.eq(value1 << amount),
+            value2.eq(value << amount),
             total3.eq(value2 + self._residual(m, pops, valid[4])),
             self.o_value.eq(saturated(total3, c.residual_bits)),
         ]
-
-        m.submodules.core = core = LifCore(c.neuron, 2, late=True)
-        wiring.connect(m, wiring.flipped(self.threshold), core.threshold)
         m.d.comb += [
-            core.current[0].eq(self.o_value),
-            core.moves.eq(valid[4] & self.fires),
-            core.opening.eq(later(opening, 4, "opening")),
-            core.beat.eq(place4),
-            core.upcoming.eq(place2),
-            core.setting.eq(self.layer),
             self.fault.eq(Cat(core.fault, shift_fault)),
+            self.done.eq(later(final & pops, 7, "final")),
         ]
-        self._gather(m, valid[5] & self.fires, core.fired)
-        m.d.comb += self.done.eq(later(final & pops, 7, "final"))
         return m
 
-    def _take(self, m: Module) -> tuple[Value, Signal]:
-        """Take groups; return one sum of them, and whether it is one now."""
+    def _answers(self, m: Module, pops: Value, charges: Value, fires: Value, fired: Value) -> Value:
+        """Count the answers to each token; return their number, a clock later, where it is due."""
+        c = self._config
+        depth = c.timesteps * c.tokens * c.channels
+        shape = bits_for(c.experts)
+        m.submodules.answers = store = memory.Memory(
+            shape=shape, depth=depth, init=[], attrs=NO_COLLISION | BLOCK
+        )
+        # What is written was read a clock before, and nothing is read twice in a pass.
+        read, write = store.read_port(), store.write_port()
+        m.d.comb += [
+            read.en.eq(Mux(self.merges, pops, charges & self.answers)),
+            write.en.eq(fires & self.answers),
+            write.data.eq(Mux(self.first_answers, 0, read.data) + fired),
+        ]
+        m.d.sync += write.addr.eq(read.addr)
+        with m.If(read.en):
+            m.d.sync += read.addr.eq(Mux(read.addr == depth - 1, 0, read.addr + 1))
+        return Mux(self.merges, read.data, 0)
+
+    def _take(self, m: Module) -> tuple[Value, Value, Signal]:
+        """Take groups; return one sum of them, if its token is given, and whether it is one now."""
         c = self._config
         turn = max(c.lanes, TURN)
         values = Signal(c.lanes * c.value_bits)
@@ -162,19 +207,26 @@ class Finish(wiring.Component):
             ]
         with m.If(self.i_ready):
             m.d.sync += [values.eq(self.i_values), busy.eq(self.i_valid)]
-        return values[: c.value_bits].as_signed(), pops
+        given: Value = Const(1)
+        if c.experts:
+            given = Signal()
+            with m.If(self.i_ready):
+                m.d.sync += given.eq(self.i_given)
+        return values[: c.value_bits].as_signed(), given, pops
 
-    def _count(self, m: Module, pops: Value) -> tuple[Signal, Signal, Signal]:
-        """Return which output it is, if of the first time step, and if it is the last of all."""
+    def _count(self, m: Module, pops: Value, given: Value) -> tuple[Signal, Signal, Signal]:
+        """Return which output it is, if its token had no time step before, and if it is the last.
+
+        Time steps in which the token was not given do not count.
+        """
         c = self._config
         place = Signal.like(self.last_place)
         step = Signal(range(max(c.timesteps, 2)))
         token = Signal(range(max(c.tokens, 2)))
-        opening, final, ends, last_step = Signal(), Signal(), Signal(), Signal()
+        opening, final, ends, last_step = Signal(init=1), Signal(), Signal(), Signal()
         bit = Signal(range(max(c.channels_per_beat, 2)))
         whole = bit == c.channels_per_beat - 1
         m.d.comb += [
-            opening.eq(step == 0),
             ends.eq(place == self.last_place),
             last_step.eq(ends & (step == c.timesteps - 1)),
             final.eq(last_step & (token == c.tokens - 1)),
@@ -183,7 +235,10 @@ class Finish(wiring.Component):
         with m.If(pops):
             m.d.sync += [place.eq(Mux(ends, 0, place + 1)), bit.eq(Mux(whole, 0, bit + 1))]
             with m.If(ends):
-                m.d.sync += step.eq(Mux(last_step, 0, step + 1))
+                m.d.sync += [
+                    step.eq(Mux(last_step, 0, step + 1)),
+                    opening.eq(last_step | (opening & ~given)),
+                ]
             with m.If(last_step):
                 m.d.sync += token.eq(Mux(final, 0, token + 1))
         with m.If(self.start):

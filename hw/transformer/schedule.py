@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from hw.attention import AttentionConfig
@@ -33,7 +34,8 @@ class Pass:
     Attributes
     ----------
     name : str
-        ``embed, q, k, v, attend, project, expand, contract`` or ``head``.
+        ``embed, q, k, v, attend, project, expand, contract`` or ``head``; with experts there are
+        ``route`` and ``merge`` around those of each, which are ``expand`` and ``contract``.
     inputs, outputs : int
         Channels of a token, filled up to whole beats and groups.
     source, target : int
@@ -42,6 +44,8 @@ class Pass:
         The sum is ``kept`` as the residual, ``added`` to it, or has nothing to do with it (``""``).
     fires : bool
         There are neurons behind it.
+    expert : bool
+        It is there once for each expert, which takes the tokens that it is given.
     """
 
     name: str
@@ -51,11 +55,37 @@ class Pass:
     target: int = 0
     residual: str = ""
     fires: bool = True
+    expert: bool = False
 
     @property
     def attends(self) -> bool:
         """Whether the attention unit does it, and not the engine."""
         return self.name == "attend"
+
+    @property
+    def merges(self) -> bool:
+        """Whether the answers of experts are added to the residual, and nothing is multiplied."""
+        return self.name == "merge"
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether there are weights and biases."""
+        return not self.attends and not self.merges
+
+    @property
+    def routes(self) -> bool:
+        """Whether its spikes say who gets a token."""
+        return self.name == "route"
+
+    @property
+    def answers(self) -> bool:
+        """Whether its spikes are answers of an expert."""
+        return self.expert and self.name == "contract"
+
+    @property
+    def stored(self) -> bool:
+        """Whether its spikes go to their memory."""
+        return not self.routes and not self.answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +116,43 @@ class Schedule:
             Pass("embed", self.feature_beats * c.channels_per_beat, c.channels,
                  target=spikes, residual="kept"),
             *attention,
-            Pass("expand", c.channels, c.hidden, source=spikes, target=size),
-            Pass("contract", c.hidden, c.channels, source=size, target=spikes, residual="added"),
+            *self._perceptron(spikes, size),
             Pass("head", c.channels, -(-c.classes // c.lanes) * c.lanes, source=spikes,
                  fires=False),
         )  # fmt: skip
 
+    def _perceptron(self, spikes: int, hidden: int) -> tuple[Pass, ...]:
+        """Return the passes of a block's MLP or experts, whose spikes lie at such words."""
+        c = self.config
+        expand: dict[str, Any] = {
+            "inputs": c.channels, "outputs": c.hidden, "source": spikes, "target": hidden
+        }  # fmt: skip
+        contract: dict[str, Any] = {"inputs": c.hidden, "outputs": c.channels, "source": hidden}
+        back: dict[str, Any] = {"target": spikes, "residual": "added"}
+        if not c.experts:
+            return Pass("expand", **expand), Pass("contract", **contract, **back)
+        whole = math.lcm(c.lanes, c.channels_per_beat)
+        return (
+            Pass("route", c.channels, -(-c.experts // whole) * whole, source=spikes),
+            Pass("expand", **expand, expert=True),
+            Pass("contract", **contract, expert=True),
+            # A beat of no spikes for each token: what comes out of the engine are zeros.
+            Pass("merge", c.channels_per_beat, c.channels, **back),
+        )
+
     @property
     def block(self) -> tuple[Pass, ...]:
-        """Those of a block."""
-        return self.passes[1:-1]
+        """The layers of a block, those of each expert among them."""
+        kinds = self.passes[1:-1]
+        experts = tuple(p for p in kinds if p.expert)
+        before = tuple(p for p in kinds if not p.expert and not p.merges)
+        return (*before, *experts * self.config.experts, *(p for p in kinds if p.merges))
 
     @property
     def layers(self) -> tuple[Pass, ...]:
         """All layers of an inference."""
-        embed, *block, head = self.passes
-        return (embed, *(block * self.config.blocks), head)
+        embed, head = self.passes[0], self.passes[-1]
+        return (embed, *(self.block * self.config.blocks), head)
 
     @property
     def sequence(self) -> tuple[Pass, ...]:
@@ -111,18 +162,18 @@ class Schedule:
 
     @property
     def multiplied(self) -> tuple[Pass, ...]:
-        """The layers that the engine does."""
-        return tuple(p for p in self.layers if not p.attends)
+        """The layers that have weights."""
+        return tuple(p for p in self.layers if p.multiplies)
 
     @property
     def firing(self) -> tuple[Pass, ...]:
         """Those with neurons of their own, which have a threshold each."""
-        return tuple(p for p in self.multiplied if p.fires)
+        return tuple(p for p in self.layers if p.fires and not p.attends)
 
     @property
     def shifted(self) -> tuple[Pass, ...]:
         """Those whose sums go into the residual, which are shifted to its scale."""
-        return tuple(p for p in self.multiplied if p.residual)
+        return tuple(p for p in self.layers if p.residual)
 
     @property
     def operands(self) -> tuple[tuple[str, ...], str]:
@@ -147,16 +198,22 @@ class Schedule:
         """Return the slices of a token that comes in."""
         return step.inputs // self.config.columns
 
+    def stride(self, step: Pass) -> int:
+        """Return the words of weights of a group."""
+        return self.slices(step) if step.multiplies else 0
+
     def groups(self, step: Pass) -> int:
         """Return the groups of a token that goes out."""
         return step.outputs // self.config.lanes
 
     def words(self, step: Pass) -> int:
         """Return the words of weights."""
-        return self.groups(step) * self.slices(step)
+        return self.groups(step) * self.stride(step)
 
     def biases(self, step: Pass) -> int:
         """Return the words of biases: those of the first layer are of each token."""
+        if not step.multiplies:
+            return 0
         return self.groups(step) * (self.config.tokens if step.residual == "kept" else 1)
 
     @property
@@ -206,7 +263,8 @@ class Schedule:
             value_bits=c.value_bits,
             words=sum(map(self.words, self.multiplied)),
             biases=sum(map(self.biases, self.multiplied)),
-            least_turns=min(self.groups(p) for p in engine), events=False, tag_bits=1,
+            least_turns=min(self.groups(p) for p in engine), events=False,
+            tag_bits=2 if c.experts else 1,
         )  # fmt: skip
 
     def group_clocks(self, step: Pass) -> int:

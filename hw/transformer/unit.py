@@ -1,7 +1,6 @@
 """A whole spiking transformer: one engine for all layers, blocks and time steps."""
 
 from collections.abc import Callable
-from functools import partial
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
@@ -16,6 +15,7 @@ from hw.transformer.config import TransformerConfig
 from hw.transformer.finish import Finish
 from hw.transformer.load import Load
 from hw.transformer.readout import Readout
+from hw.transformer.route import Route
 from hw.transformer.schedule import Pass
 from hw.transformer.walk import Walk
 
@@ -29,7 +29,9 @@ class Transformer(wiring.Component):
     The network is the Spike-driven Transformer's with membrane shortcuts (arXiv 2307.01694, fig. 2
     and eq. 5-12): an embedding with a position bias, L blocks of attention and MLP, whose sums are
     added to a residual in front of the neurons, and a head, whose sums are added up over tokens and
-    time steps. The attention of a block is `hw.sdsa.Sdsa`, one of `hw.attention`, or none.
+    time steps. The attention of a block is `hw.sdsa.Sdsa`, one of `hw.attention`, or none. In place
+    of the MLP there may be experts, as in SEMM (NeurIPS 2024): a router's neurons say which of them
+    are given a token, and the sum of their answers, each neurons' spikes, goes into the residual.
 
     One engine for all layers, blocks, tokens and time steps::
 
@@ -118,9 +120,13 @@ class Transformer(wiring.Component):
         block = Signal(range(max(c.blocks, 2)))
         plane = Signal(range(max(c.input_bits, 2)))  # of the inputs of the first layer
         more = Signal()  # planes
+        expert = Signal(range(max(c.experts, 2)))
+        more_experts = Signal()
         last_block = block == c.blocks - 1
         head = kind == len(s.passes) - 1
         ends_block = kind == len(s.passes) - 2
+        merges = of(lambda p: p.merges)
+        answers = of(lambda p: p.answers)
         first = kind == 0
         attends = of(lambda p: p.attends)
         comes = guard.o.valid & guard.o.ready
@@ -133,23 +139,24 @@ class Transformer(wiring.Component):
         m.d.sync += start.eq(guard.done | (done & ~head))
         with m.If(guard.done):
             m.d.sync += [rests.eq(0), kind.eq(0), block.eq(0)]
+        m.d.comb += more_experts.eq(answers & (expert != c.experts - 1))
         with m.If(done & more):
             m.d.sync += plane.eq(plane + 1)
+        with m.Elif(done & more_experts):
+            m.d.sync += [kind.eq(kind - 1), expert.eq(expert + 1)]
         with m.Elif(done & ~head):
-            m.d.sync += plane.eq(0)
-            m.d.sync += kind.eq(Mux(ends_block & ~last_block, 1, kind + 1))
+            m.d.sync += [plane.eq(0), kind.eq(Mux(ends_block & ~last_block, 1, kind + 1))]
+            with m.If(answers):
+                m.d.sync += expert.eq(0)
             with m.If(ends_block):
                 m.d.sync += block.eq(block + 1)
         with m.If(readout.done):
             m.d.sync += rests.eq(1)
 
-        def own(step: Callable[[Pass], int | bool], p: Pass) -> int | bool:
-            return 0 if p.attends else step(p)
-
         counters: list[tuple[Signal, Callable[[Pass], int | bool]]] = [
             (engine.base, s.words),
             (engine.bias_base, s.biases),
-            (finish.layer, lambda p: p.fires),
+            (finish.layer, lambda p: p.fires and not p.attends),
             (finish.shifted, lambda p: bool(p.residual)),
         ]
         for port, step in counters:
@@ -158,7 +165,7 @@ class Transformer(wiring.Component):
             with m.If(guard.done):
                 m.d.sync += place.eq(0)
             with m.Elif(done & ~more):
-                m.d.sync += place.eq(place + of(partial(own, step)))
+                m.d.sync += place.eq(place + of(step))
 
         # The image and the spikes.
         m.submodules.image = image = memory.Memory(
@@ -172,6 +179,7 @@ class Transformer(wiring.Component):
         )
         # A pass writes where it does not read, or where it has read.
         write, read = spikes.write_port(), spikes.read_port()
+        puts = Signal()  # a pass puts out a word of spikes
         m.d.comb += [
             image_write.en.eq(comes),
             image_write.addr.eq(guard.beat),
@@ -180,7 +188,8 @@ class Transformer(wiring.Component):
             image_read.addr.eq(walk.address),
             read.en.eq(walk.read),
             read.addr.eq(walk.address),
-            write.en.eq(finish.write),
+            puts.eq(finish.write),
+            write.en.eq(puts & of(lambda p: p.stored)),
             write.addr.eq(finish.address),
             write.data.eq(finish.word),
         ]
@@ -195,11 +204,17 @@ class Transformer(wiring.Component):
             engine.i_valid.eq(walk.valid),
             engine.i_final.eq(walk.final),
             engine.i_restart.eq(walk.restart),
-            engine.i_tag.eq(walk.repeat),
-            engine.i_bits.eq(Mux(first, Cat(x.bit_select(plane, 1) for x in pixels), read.data)),
-            engine.stride.eq(of(s.slices)),
+            engine.i_tag[0].eq(walk.repeat),
+            engine.i_bits.eq(
+                Mux(
+                    first,
+                    Cat(x.bit_select(plane, 1) for x in pixels),
+                    Mux(merges, 0, read.data) if c.experts else read.data,
+                )
+            ),
+            engine.stride.eq(of(s.stride)),
             engine.last_group.eq(of(lambda p: max(s.groups(p) - 1, 0))),
-            engine.mute.eq(plane != 0),
+            engine.mute.eq((plane != 0) | merges),
             finish.start.eq(start & ~attends),
             finish.plane.eq(plane),
             finish.kept.eq(first & (plane == 0)),
@@ -217,6 +232,21 @@ class Transformer(wiring.Component):
             readout.go.eq(finish.done & head),
             done.eq(finish.done),
         ]
+        if c.experts:
+            m.submodules.route = route = Route(c)
+            m.d.comb += [
+                route.start.eq(start),
+                route.write.eq(finish.o_fires & of(lambda p: p.routes)),
+                route.fired.eq(finish.o_fired),
+                route.expert.eq(expert),
+                route.read.eq(walk.read),
+                route.ends.eq(walk.ends),
+                engine.i_tag[1].eq(route.given | ~of(lambda p: p.expert)),
+                finish.i_given.eq(engine.o_tag[1]),
+                finish.answers.eq(answers),
+                finish.first_answers.eq(expert == 0),
+                finish.merges.eq(merges),
+            ]
         room: Value = Const(1)
         if c.attention != "none":
             m.submodules.attend = attend = Attend(c)
@@ -225,7 +255,7 @@ class Transformer(wiring.Component):
                 attend.read_word.eq(read.data),
                 done.eq(finish.done | attend.done),
                 read.en.eq(walk.read | attend.read),
-                write.en.eq(finish.write | attend.write),
+                puts.eq(finish.write | attend.write),
             ]
             with m.If(attends):
                 m.d.comb += [
@@ -238,7 +268,7 @@ class Transformer(wiring.Component):
             count = Signal(range(max(s.traced, 2)))
             m.d.comb += [
                 queue.issued.eq(finish.word_starts),
-                queue.arrives.eq(write.en),
+                queue.arrives.eq(puts),
                 queue.word.eq(write.data),
                 queue.ready.eq(self.trace.ready),
                 self.trace.valid.eq(queue.valid),

@@ -27,6 +27,8 @@ class Walk(wiring.Component):
         The first word of its spikes; beats of a token, less 1.
     read, address : out
         Of both memories; the word is there a clock later, until the next is read.
+    ends : Signal(), out
+        With `read`: it is the last word of a token.
     valid, ready, final, restart, repeat : out, in, out, out, out
         That word goes to the engine, which has these.
     """
@@ -44,6 +46,7 @@ class Walk(wiring.Component):
                 "last_beat": In(range(max(beats, 2))),
                 "read": Out(1),
                 "address": Out(range(max(words, 2))),
+                "ends": Out(1),
                 "valid": Out(1),
                 "ready": In(1),
                 "final": Out(1),
@@ -66,6 +69,7 @@ class Walk(wiring.Component):
             last_step.eq(last_beat & (step == c.timesteps - 1)),
             last_token.eq(last_step & (token == c.tokens - 1)),
         ]
+        m.d.comb += self.ends.eq(last_beat)
         m.d.sync += self.valid.eq(self.read | (self.valid & ~self.ready))
         with m.If(self.read):
             m.d.sync += [

@@ -48,6 +48,7 @@ inputs of an ``add`` have the same one. ``input`` may have an ``exponent`` as we
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def weighted(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return found
 
 
+def spiking(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers that put out spikes, those of experts among them."""
+    found = []
+    for layer in layers:
+        if layer["kind"] in ("lif", "sdsa", "attention"):
+            found.append(layer)
+        for expert in layer.get("experts", ()):
+            found.extend(spiking(expert))
+    return found
+
+
 def transformer(
     parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: State | None = None
 ) -> tuple[Values, State]:
@@ -151,8 +163,7 @@ def transformer(
     values, state = network(model, {**own, "tokens": tokens}, state)
     spikes = [
         (x.swapaxes(0, 2) if layer["kind"] == "lif" else x).ravel()
-        for layer in model["layers"]
-        if layer["kind"] in ("lif", "sdsa", "attention")
+        for layer in spiking(model["layers"])
         for x in [values[layer["name"]]]
     ]
     logits = values["logits"][0, : parameters["classes"]]
@@ -171,8 +182,8 @@ def network_of(
 
     Weights lie output by output within a group of `lanes`, group by group, and in a group slice by
     slice of `columns` inputs; the layers one after another: embedding, then for each block those
-    of q, k and v that its attention takes, the projection, and the two of the MLP, then the head.
-    What sizes are filled up with has weights as well.
+    of q, k and v that its attention takes, the projection, and the two of the MLP, or the router's
+    and those of each expert, then the head. What sizes are filled up with has weights as well.
 
     The inputs of the network are the bits of those of the top, the lowest of all of them first:
     the residual, which saturates, is added up bit by bit, and the bias is that of the lowest.
@@ -212,6 +223,26 @@ def network_of(
     def shift() -> int:
         return int(take("shift", 1)[0])
 
+    def experts(name: str, source: str) -> str:
+        # The router fills a word of spikes; the first of them say who gets a token.
+        whole = math.lcm(lanes, p["channels_per_beat"])
+        fire(linear(f"{name}.route", source, channels, -(-p["experts"] // whole) * whole))
+        router = layers[-1]
+        for part in ("weights", "bias"):
+            own[f"{name}.{part}"] = own[f"{name}.route.{part}"][: p["experts"]]
+        found = []
+        for e in range(p["experts"]):
+            begin = len(layers)
+            wide = fire(linear(f"{name}.{e}.expand", "input", channels, hidden))
+            fire(linear(f"{name}.{e}.contract", wide, hidden, channels))
+            layers[-1]["channels"] = channels
+            found.append(layers[begin:])
+            del layers[begin:]
+        layers.append({**router, "name": name, "kind": "moe", "input": source, "experts": found,
+                       "routing": "mask", "overflow": "drop", "capacity": p["tokens"],
+                       "shift": shift()})  # fmt: skip
+        return name
+
     scale = shift()
     weights, bias = matrix(inputs, channels), take("bias", p["tokens"], channels)
     planes = p["input_bits"]
@@ -233,8 +264,11 @@ def network_of(
             sums = linear(f"{at}.project", f"{at}.attention", channels, channels, shift=shift())
             residual = saturate(f"{at}.attended", residual, sums)
             spikes = fire(residual)
-        wide = fire(linear(f"{at}.expand", spikes, channels, hidden))
-        sums = linear(f"{at}.contract", wide, hidden, channels, shift=shift())
+        if p["experts"]:
+            sums = experts(f"{at}.mlp", spikes)
+        else:
+            wide = fire(linear(f"{at}.expand", spikes, channels, hidden))
+            sums = linear(f"{at}.contract", wide, hidden, channels, shift=shift())
         residual = saturate(f"{at}.residual", residual, sums)
         spikes = fire(residual)
     linear("head", spikes, channels, classes)
@@ -284,8 +318,9 @@ def network(
     Returns
     -------
     result : dict
-        What comes out of each layer, by its name: [T, B, N, C] int; the last is [B, C]. Layers of
-        experts are not among them.
+        What comes out of each layer, by its name: [T, B, N, C] int; the last is [B, C]. Spikes of
+        an expert are 0 in the time steps in which a token is not given to it; its other layers are
+        not among them.
     state : dict
         The registers behind the last image.
     """
@@ -342,7 +377,7 @@ def _run(
         else:
             x = values[layer["input"]]
             if kind == "moe":
-                values[name] = _moe(layer, arrays, x, state)
+                values[name] = _moe(layer, arrays, x, values, state)
             elif kind == "linear":
                 values[name] = _linear(layer, arrays, x)
             elif kind == "lif":
@@ -402,23 +437,26 @@ def _attention(layer: Mapping[str, Any], operands: Values, state: Any) -> tuple[
 
 
 def _moe(
-    layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray, state: State
-) -> np.ndarray:
-    steps, batch, tokens, _ = x.shape
+    layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray, values: Values,
+    state: State,
+) -> np.ndarray:  # fmt: skip
+    batch = x.shape[1]
     weights, bias = (arrays[f"{layer['name']}.{part}"] for part in ("weights", "bias"))
     mask, out = [], []
     for b in range(batch):
-        own = {"tokens": x[:, b], "weights": weights, "bias": bias}
-        mask.append(moe(layer, own)[0]["mask"])
+        scored = {"tokens": x[:, b], "weights": weights, "bias": bias}
+        mask.append(moe(layer, scored)[0]["mask"])
     given = np.stack(mask, axis=1)  # [T, B, N, E]
     for e, expert in enumerate(layer["experts"]):
         # The time steps in which a token comes, first; what is behind them is not looked at.
         order = np.argsort(given[..., e] == 0, axis=0, kind="stable")[..., np.newaxis]
-        values = {"input": np.take_along_axis(x, order, axis=0)}
-        _run(expert, arrays, values, state)
-        bits = np.zeros((steps, batch, tokens, expert[-1]["channels"]), np.int64)
-        np.put_along_axis(bits, order, values[expert[-1]["name"]], axis=0)
-        out.append(bits)
+        own = {"input": np.take_along_axis(x, order, axis=0)}
+        _run(expert, arrays, own, state)
+        for inner in spiking(expert):
+            bits = np.zeros_like(own[inner["name"]])
+            np.put_along_axis(bits, order, own[inner["name"]], axis=0)
+            values[inner["name"]] = bits * given[..., e, np.newaxis]
+        out.append(values[expert[-1]["name"]])
     answers = np.stack(out, axis=3)  # [T, B, N, E, D]
     merged = [
         moe(layer, {"tokens": x[:, b], "weights": weights, "bias": bias,
