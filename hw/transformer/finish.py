@@ -8,7 +8,7 @@ from amaranth.utils import bits_for
 
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.lif import LifCore, loaded_setting
-from hw.transformer.config import TransformerConfig
+from hw.transformer.block import BlockConfig
 from hw.transformer.schedule import TURN
 
 
@@ -26,7 +26,7 @@ class Finish(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
 
     Attributes
     ----------
@@ -64,13 +64,18 @@ class Finish(wiring.Component):
         place of the engine's.
     o_fires, o_fired : Signal(), out
         With experts: every spike, or its absence.
+    outside : Signal(), in
+        Where the residual comes and goes: it is read or written from outside, and no pass goes on.
+    outside_address, outside_read, outside_write, outside_value : in
+    outside_word : out
+        Of the address a clock before, until the next one is read.
     done : Signal(), out
         The pass has ended.
     fault : Signal(2), out
         A broken frame of settings.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         self._config = c = config
         s = c.schedule
         places = max(p.outputs for p in s.passes)
@@ -83,9 +88,21 @@ class Finish(wiring.Component):
                 if c.experts
                 else {}
             )
+            | (
+                {
+                    "outside": In(1),
+                    "outside_address": In(range(max(s.residual_words, 2))),
+                    "outside_read": In(1),
+                    "outside_write": In(1),
+                    "outside_value": In(signed(c.residual_bits)),
+                    "outside_word": Out(signed(c.residual_bits)),
+                }
+                if s.entry.enters
+                else {}
+            )
             | dict.fromkeys(("start", "kept", "added", "fires", "i_valid", "room"), In(1))
             | {
-                "plane": In(range(max(c.input_bits, 2))),
+                "plane": In(range(max(s.planes, 2))),
                 "last_place": In(range(max(places, 2))),
                 "target": In(range(max(s.spike_words, 2))),
                 "layer": In(range(max(c.layers, 2))),
@@ -170,7 +187,7 @@ class Finish(wiring.Component):
     def _answers(self, m: Module, pops: Value, charges: Value, fires: Value, fired: Value) -> Value:
         """Count the answers to each token; return their number, a clock later, where it is due."""
         c = self._config
-        depth = c.timesteps * c.tokens * c.channels
+        depth = c.schedule.residual_words
         shape = bits_for(c.experts)
         m.submodules.answers = store = memory.Memory(
             shape=shape, depth=depth, init=[], attrs=NO_COLLISION | BLOCK
@@ -248,7 +265,7 @@ class Finish(wiring.Component):
     def _residual(self, m: Module, pops: Value, moves: Value) -> Value:
         """Keep the residual; return that of a sum, two clocks later, 0 where it is not added."""
         c = self._config
-        depth = c.timesteps * c.tokens * c.channels
+        depth = c.schedule.residual_words
         m.submodules.residual = store = memory.Memory(
             shape=signed(c.residual_bits), depth=depth, init=[], attrs=NO_COLLISION | BLOCK
         )
@@ -256,16 +273,29 @@ class Finish(wiring.Component):
         read, write = store.read_port(), store.write_port()
         goes = self.kept | self.added
         word = Signal(signed(c.residual_bits), name="residual_word")
+        reads, writes = Signal.like(read.addr), Signal.like(write.addr)
         m.d.comb += [
             read.en.eq(pops),
+            read.addr.eq(reads),
             write.en.eq(moves & goes),
+            write.addr.eq(writes),
             write.data.eq(self.o_value),
         ]
         m.d.sync += word.eq(Mux(self.added, read.data, 0))
         with m.If(pops & goes):
-            m.d.sync += read.addr.eq(Mux(read.addr == depth - 1, 0, read.addr + 1))
+            m.d.sync += reads.eq(Mux(reads == depth - 1, 0, reads + 1))
         with m.If(moves & goes):
-            m.d.sync += write.addr.eq(Mux(write.addr == depth - 1, 0, write.addr + 1))
+            m.d.sync += writes.eq(Mux(writes == depth - 1, 0, writes + 1))
+        if c.schedule.entry.enters:
+            m.d.comb += self.outside_word.eq(read.data)
+            with m.If(self.outside):
+                m.d.comb += [
+                    read.en.eq(self.outside_read),
+                    read.addr.eq(self.outside_address),
+                    write.en.eq(self.outside_write),
+                    write.addr.eq(self.outside_address),
+                    write.data.eq(self.outside_value),
+                ]
         return word
 
     def _gather(self, m: Module, fires: Value, fired: Value) -> None:

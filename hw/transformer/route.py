@@ -5,7 +5,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attributes import NO_COLLISION
-from hw.transformer.config import TransformerConfig
+from hw.transformer.block import BlockConfig
 
 
 class Route(wiring.Component):
@@ -16,7 +16,7 @@ class Route(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Route(wiring.Component):
         The expert is given the token whose word was read in the clock before.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         self._config = config
         super().__init__(
             {

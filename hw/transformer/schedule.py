@@ -12,6 +12,7 @@ from hw.sdsa import SdsaConfig
 from hw.sdsa.plan import ProductPlan
 
 if TYPE_CHECKING:
+    from hw.transformer.block import BlockConfig
     from hw.transformer.config import TransformerConfig
 
 FINISH_CLOCKS = 7
@@ -21,7 +22,7 @@ TRACE_CLOCKS = 1
 """Clocks from a word of spikes in memory to where it leaves as a trace."""
 
 READ_CLOCKS = 1
-"""Clocks from the end of the last pass to the first logit."""
+"""Clocks from the end of the last pass to the first result."""
 
 TURN = 5
 """Least clocks between two visits of a neuron, whose membrane is in memory."""
@@ -34,8 +35,9 @@ class Pass:
     Attributes
     ----------
     name : str
-        ``embed, q, k, v, attend, project, expand, contract`` or ``head``; with experts there are
-        ``route`` and ``merge`` around those of each, which are ``expand`` and ``contract``.
+        ``embed`` or ``enter``, ``q, k, v, attend, project, expand, contract``, ``head``; with
+        experts there are ``route`` and ``merge`` around those of each, which are ``expand`` and
+        ``contract``.
     inputs, outputs : int
         Channels of a token, filled up to whole beats and groups.
     source, target : int
@@ -68,9 +70,24 @@ class Pass:
         return self.name == "merge"
 
     @property
+    def enters(self) -> bool:
+        """Whether neurons take the residual as it is, and nothing is multiplied."""
+        return self.name == "enter"
+
+    @property
+    def blank(self) -> bool:
+        """Whether the engine is given no spikes and no biases, so that zeros come out of it."""
+        return self.merges or self.enters
+
+    @property
     def multiplies(self) -> bool:
         """Whether there are weights and biases."""
-        return not self.attends and not self.merges
+        return not self.attends and not self.blank
+
+    @property
+    def shifts(self) -> bool:
+        """Whether sums go into the residual."""
+        return bool(self.residual) and not self.enters
 
     @property
     def routes(self) -> bool:
@@ -92,48 +109,68 @@ class Pass:
 class Schedule:
     """The passes, one after another; those of a block come round for each block."""
 
-    config: TransformerConfig
+    config: BlockConfig
+
+    @property
+    def entry(self) -> Pass:
+        """What makes the spikes that go into the first block."""
+        raise NotImplementedError
+
+    @property
+    def exits(self) -> tuple[Pass, ...]:
+        """What takes those that come out of the last one."""
+        return ()
+
+    @property
+    def blocks(self) -> int:
+        """How often the passes of a block are gone through."""
+        return 1
+
+    @property
+    def planes(self) -> int:
+        """How often the first pass is gone through: once for each bit of its inputs."""
+        return 1
+
+    @property
+    def feature_beats(self) -> int:
+        """Beats of a token of an image; 0 where what comes in is the residual."""
+        return 0
 
     @property
     def passes(self) -> tuple[Pass, ...]:
         """Every kind of pass, in order."""
+        return (self.entry, *self.kinds, *self.exits)
+
+    @property
+    def kinds(self) -> tuple[Pass, ...]:
+        """Those of a block."""
         c = self.config
         size = self.step_words * c.timesteps  # words of the spikes of one layer
-        spikes = 0
         wide: dict[str, Any] = {"inputs": c.channels, "outputs": c.channels}
-        attention: tuple[Pass, ...] = ()
-        if c.attention != "none":
-            first, then = self.operands
-            at = {"q": size, "k": 2 * size, "v": 3 * size}
-            # What comes out lies where the operand was that is read as it comes.
-            out = at[then]
-            attention = (
-                *(Pass(n, **wide, source=spikes, target=at[n]) for n in at if n in (*first, then)),
-                Pass("attend", target=out),
-                Pass("project", **wide, source=out, target=spikes, residual="added"),
-            )
+        if c.attention == "none":
+            return self._perceptron(size)
+        first, then = self.operands
+        at = {"q": size, "k": 2 * size, "v": 3 * size}
+        # What comes out lies where the operand was that is read as it comes.
+        out = at[then]
         return (
-            Pass("embed", self.feature_beats * c.channels_per_beat, c.channels,
-                 target=spikes, residual="kept"),
-            *attention,
-            *self._perceptron(spikes, size),
-            Pass("head", c.channels, -(-c.classes // c.lanes) * c.lanes, source=spikes,
-                 fires=False),
-        )  # fmt: skip
+            *(Pass(n, **wide, target=at[n]) for n in at if n in (*first, then)),
+            Pass("attend", target=out),
+            Pass("project", **wide, source=out, residual="added"),
+            *self._perceptron(size),
+        )
 
-    def _perceptron(self, spikes: int, hidden: int) -> tuple[Pass, ...]:
-        """Return the passes of a block's MLP or experts, whose spikes lie at such words."""
+    def _perceptron(self, hidden: int) -> tuple[Pass, ...]:
+        """Return the passes of a block's MLP or experts, whose spikes lie from that word on."""
         c = self.config
-        expand: dict[str, Any] = {
-            "inputs": c.channels, "outputs": c.hidden, "source": spikes, "target": hidden
-        }  # fmt: skip
+        expand: dict[str, Any] = {"inputs": c.channels, "outputs": c.hidden, "target": hidden}
         contract: dict[str, Any] = {"inputs": c.hidden, "outputs": c.channels, "source": hidden}
-        back: dict[str, Any] = {"target": spikes, "residual": "added"}
+        back: dict[str, Any] = {"residual": "added", "fires": bool(self.exits)}
         if not c.experts:
             return Pass("expand", **expand), Pass("contract", **contract, **back)
         whole = math.lcm(c.lanes, c.channels_per_beat)
         return (
-            Pass("route", c.channels, -(-c.experts // whole) * whole, source=spikes),
+            Pass("route", c.channels, -(-c.experts // whole) * whole),
             Pass("expand", **expand, expert=True),
             Pass("contract", **contract, expert=True),
             # A beat of no spikes for each token: what comes out of the engine are zeros.
@@ -143,7 +180,7 @@ class Schedule:
     @property
     def block(self) -> tuple[Pass, ...]:
         """The layers of a block, those of each expert among them."""
-        kinds = self.passes[1:-1]
+        kinds = self.kinds
         experts = tuple(p for p in kinds if p.expert)
         before = tuple(p for p in kinds if not p.expert and not p.merges)
         return (*before, *experts * self.config.experts, *(p for p in kinds if p.merges))
@@ -151,14 +188,12 @@ class Schedule:
     @property
     def layers(self) -> tuple[Pass, ...]:
         """All layers of an inference."""
-        embed, head = self.passes[0], self.passes[-1]
-        return (embed, *(self.block * self.config.blocks), head)
+        return (self.entry, *(self.block * self.blocks), *self.exits)
 
     @property
     def sequence(self) -> tuple[Pass, ...]:
-        """All passes of an inference: the first layer has one for each bit of its inputs."""
-        embed, *rest = self.layers
-        return (*(embed,) * self.config.input_bits, *rest)
+        """All passes of an inference."""
+        return ((self.entry,) * self.planes) + self.layers[1:]
 
     @property
     def multiplied(self) -> tuple[Pass, ...]:
@@ -173,7 +208,7 @@ class Schedule:
     @property
     def shifted(self) -> tuple[Pass, ...]:
         """Those whose sums go into the residual, which are shifted to its scale."""
-        return tuple(p for p in self.layers if p.residual)
+        return tuple(p for p in self.layers if p.shifts)
 
     @property
     def operands(self) -> tuple[tuple[str, ...], str]:
@@ -217,11 +252,6 @@ class Schedule:
         return self.groups(step) * (self.config.tokens if step.residual == "kept" else 1)
 
     @property
-    def feature_beats(self) -> int:
-        """Beats of a token that comes in from outside."""
-        return -(-self.config.features // self.config.channels_per_beat)
-
-    @property
     def image_beats(self) -> int:
         """Beats of an image."""
         return self.config.tokens * self.feature_beats
@@ -242,6 +272,11 @@ class Schedule:
         c = self.config
         used = c.channels + max(c.hidden, 0 if c.attention == "none" else 3 * c.channels)
         return c.timesteps * c.tokens * used // c.channels_per_beat
+
+    @property
+    def residual_words(self) -> int:
+        """Words of the residual."""
+        return self.config.timesteps * self.config.tokens * self.config.channels
 
     @property
     def traced(self) -> int:
@@ -333,6 +368,54 @@ class Schedule:
             rest = unit.plan.page_clocks + self.unit_words - 1
         return self.config.timesteps * (reads + rest) + 1
 
+    def first_word(self, step: Pass) -> int:
+        """Return the clocks from where a pass begins to its first word of spikes, as a trace."""
+        c = self.config
+        group, lane = divmod(c.channels_per_beat - 1, c.lanes)
+        last = self.first_group(step) + group * self.group_clocks(step) + lane + 1
+        return last + FINISH_CLOCKS + TRACE_CLOCKS
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the first beat of an inference to what comes out first."""
+        raise NotImplementedError
+
+    @property
+    def cycles(self) -> int:
+        """Clocks from the first beat of an inference to the last one that comes out."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSchedule(Schedule):
+    """The passes of a whole network: an embedding in front of the blocks, a head behind them."""
+
+    config: TransformerConfig
+
+    @property
+    def entry(self) -> Pass:
+        c = self.config
+        inputs = self.feature_beats * c.channels_per_beat
+        return Pass("embed", inputs, c.channels, residual="kept")
+
+    @property
+    def exits(self) -> tuple[Pass, ...]:
+        c = self.config
+        outputs = -(-c.classes // c.lanes) * c.lanes
+        return (Pass("head", c.channels, outputs, fires=False),)
+
+    @property
+    def blocks(self) -> int:
+        return self.config.blocks
+
+    @property
+    def planes(self) -> int:
+        return self.config.input_bits
+
+    @property
+    def feature_beats(self) -> int:
+        return -(-self.config.features // self.config.channels_per_beat)
+
     @property
     def logits_at(self) -> int:
         """Clocks from the first beat of an image to its first logit."""
@@ -340,18 +423,13 @@ class Schedule:
 
     @property
     def latency(self) -> int:
-        """Clocks from the first beat of an image to what comes out first."""
-        c, embed = self.config, self.passes[0]
-        if not c.trace:
+        if not self.config.trace:
             return self.logits_at
-        group, lane = divmod(c.channels_per_beat - 1, c.lanes)
-        last = self.first_group(embed) + group * self.group_clocks(embed) + lane + 1
-        before = (c.input_bits - 1) * self.pass_clocks(embed)
-        return self.image_beats + before + last + FINISH_CLOCKS + TRACE_CLOCKS
+        before = (self.planes - 1) * self.pass_clocks(self.entry)
+        return self.image_beats + before + self.first_word(self.entry)
 
     @property
     def cycles(self) -> int:
-        """Clocks from the first beat of an image to the answer."""
         return self.logits_at + 2 * self.config.classes - 1
 
     @property

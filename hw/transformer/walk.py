@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.transformer.config import TransformerConfig
+from hw.transformer.block import BlockConfig
 
 
 class Walk(wiring.Component):
@@ -15,14 +15,14 @@ class Walk(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
 
     Attributes
     ----------
     start : Signal(), in
         A pass begins.
     image : Signal(), in
-        It takes the image, and not spikes.
+        It takes the image, if there is one, and not spikes.
     source, last_beat : in
         The first word of its spikes; beats of a token, less 1.
     read, address : out
@@ -33,7 +33,7 @@ class Walk(wiring.Component):
         That word goes to the engine, which has these.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         self._config = config
         s = config.schedule
         beats = max(s.beats(p) for p in s.passes)
