@@ -96,6 +96,12 @@ class BlockConfig(Config):
         1, "inputs whose weights are added up in a clock; divides channels_per_beat",
         low=1, high=64,
     )  # fmt: skip
+    mode: str = param(
+        "dense",
+        "each slice of the inputs takes its clocks; or none if all of it is 0, so that clocks "
+        "depend on the data, up to a bound",
+        choices=("dense", "events"),
+    )
     trace: bool = param(False, "a stream of the spikes of every layer")
 
     def resolve(self) -> None:
@@ -281,6 +287,20 @@ class BlockConfig(Config):
         return True
 
     @property
+    def steady(self) -> dict[str, int]:
+        """With `events`: settings with which whatever takes a 1 puts out a 1."""
+        if self.mode == "dense":
+            return {}
+        most = {"weights": 2 ** (self.weight_bits - 1) - 1, "bias": 2 ** (self.bias_bits - 1) - 1}
+        return {**most, "threshold": 1, "shift": 0}
+
+    @property
+    def busiest(self) -> dict[str, int]:
+        if self.mode == "dense":
+            return {}
+        return {name: a.high for name, a in self.stimulus.items() if name in ("patches", "current")}
+
+    @property
     def latency(self) -> int:
         return self.schedule.latency
 
@@ -298,6 +318,11 @@ class BlockConfig(Config):
             "output, input",
             "spikes": f"{s.spike_words} words of {self.channels_per_beat} bit",
             "residual": f"signed {self.residual_bits} bit, saturates",
+            **(
+                {"latency, interval, cycles": "bounds, which an inference without a 0 reaches"}
+                if self.mode == "events"
+                else {}
+            ),
             **(
                 {"experts": f"expand and contract come {self.experts} times in a row"}
                 if self.experts

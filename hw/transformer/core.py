@@ -176,7 +176,12 @@ class Core(wiring.Component):
             write.addr.eq(finish.address),
             write.data.eq(finish.word),
         ]
-        word = Mux(blank, 0, read.data)
+        given: Value = Const(1)
+        if c.experts:
+            m.submodules.route = route = Route(c)
+            given = route.given | ~of(lambda p: p.expert)
+        # What is not given to an expert would be added up for nothing.
+        word = Mux(blank | ~given, 0, read.data) if s.events else Mux(blank, 0, read.data)
         kept = of(lambda p: p.residual == "kept")
         m.d.comb += [
             walk.start.eq(start & ~attends),
@@ -211,7 +216,6 @@ class Core(wiring.Component):
             m.d.comb += [getattr(finish, name).eq(getattr(self, name)) for name in OUTSIDE]
             m.d.comb += self.outside_word.eq(finish.outside_word)
         if c.experts:
-            m.submodules.route = route = Route(c)
             m.d.comb += [
                 route.start.eq(start),
                 route.write.eq(finish.o_fires & of(lambda p: p.routes)),
@@ -219,7 +223,7 @@ class Core(wiring.Component):
                 route.expert.eq(expert),
                 route.read.eq(walk.read),
                 route.ends.eq(walk.ends),
-                engine.i_tag[1].eq(route.given | ~of(lambda p: p.expert)),
+                engine.i_tag[1].eq(given),
                 finish.i_given.eq(engine.o_tag[1]),
                 finish.answers.eq(answers),
                 finish.first_answers.eq(expert == 0),

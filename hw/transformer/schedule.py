@@ -298,28 +298,53 @@ class Schedule:
             value_bits=c.value_bits,
             words=sum(map(self.words, self.multiplied)),
             biases=sum(map(self.biases, self.multiplied)),
-            least_turns=min(self.groups(p) for p in engine), events=False,
+            least_turns=min(self.groups(p) for p in engine), events=self.events,
             tag_bits=2 if c.experts else 1,
+            # At TURN clocks or more a group, scan + 3 + turn is less than 3 of the longer of both.
+            least_pages=4 if self.events else 2,
         )  # fmt: skip
+
+    @property
+    def events(self) -> bool:
+        """Whether slices without a spike take no clocks; all clocks are bounds then."""
+        return self.config.mode == "events"
+
+    def scan_clocks(self, step: Pass) -> int:
+        """Return the clocks in which a token is cut into slices, at most."""
+        if not self.events:
+            return self.slices(step)
+        return self.beats(step) + (0 if step.blank else self.slices(step))
+
+    def slice_clocks(self, step: Pass) -> int:
+        """Return the clocks of a group's slices, at most: one where there is nothing in any."""
+        return 1 if self.events and step.blank else self.slices(step)
 
     def group_clocks(self, step: Pass) -> int:
         """Return the clocks of a group: of its slices, or of its sums one after another."""
-        return max(self.slices(step), self.config.lanes, TURN)
+        return max(self.slice_clocks(step), self.config.lanes, TURN)
+
+    def token_clocks(self, step: Pass) -> int:
+        """Return the clocks of a token: of its groups, while the next one is cut into slices."""
+        return max(self.groups(step) * self.group_clocks(step), self.scan_clocks(step))
 
     def first_group(self, step: Pass) -> int:
         """Return the clocks from where a pass begins to the sums of its first group.
 
-        The first word is read and taken, its token cut into slices, and these added up.
+        The first word is read and taken, its token cut into slices, which is told some clocks
+        later, and these added up.
         """
-        return 2 + 2 * self.slices(step) + self.plan.pipe_clocks
+        told = 3 if self.events else 1
+        slices = self.scan_clocks(step) + self.slice_clocks(step)
+        return 1 + told + slices + self.plan.pipe_clocks
 
     def pass_clocks(self, step: Pass) -> int:
         """Return the clocks of a pass."""
         c = self.config
         if step.attends:
             return self.attend_clocks
-        groups = c.timesteps * c.tokens * self.groups(step)
-        last_group = self.first_group(step) + (groups - 1) * self.group_clocks(step)
+        last_token = (c.timesteps * c.tokens - 1) * self.token_clocks(step)
+        last_group = (self.groups(step) - 1) * self.group_clocks(step)
+        last_group += self.first_group(step) + last_token
         return last_group + c.lanes + FINISH_CLOCKS + 1
 
     @property
