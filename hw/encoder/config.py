@@ -42,8 +42,6 @@ class EncoderConfig(BlockConfig):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
-        "digits": {"tokens": 16, "channels": 64, "heads": 4, "threshold_bits": 11,
-                   "shift_bits": 2, "timesteps": 4},
         "experts": {"tokens": 16, "channels": 64, "heads": 4, "threshold_bits": 11, "shift_bits": 4,
                     "experts": 4, "hidden": 32, "timesteps": 4},
         "icebreaker": {"tokens": 16, "channels": 64, "heads": 4, "threshold_bits": 11,
