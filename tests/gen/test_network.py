@@ -9,7 +9,7 @@ from gen import network
 from gen.errors import UserError
 from hw.transformer import TransformerConfig
 from sim.golden.transformer import network as golden
-from sim.golden.transformer import patches, read, transformer
+from sim.golden.transformer import patches, read, spiking, transformer
 from sim.job import Job
 from sim.play import play
 from sim.runner import Design, build
@@ -24,7 +24,7 @@ def top_of(name, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"lanes": 4, "channels_per_beat": 16, "columns": 2}])
-@pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa"])
+@pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa", "moe"])
 def test_the_top_is_the_integer_network(name, settings):
     """Logits and answers of digits, and the spikes of every layer."""
     model, arrays, config, own = top_of(name, **settings)
@@ -35,12 +35,11 @@ def test_the_top_is_the_integer_network(name, settings):
     for b, image in enumerate(tokens):
         got, state = transformer(config.asdict(), {**own, "patches": image}, state)
         assert np.array_equal(got["logits"], want["logits"][b])
-        spikes = [
-            want[layer["name"]][:, b]
-            for layer in model["layers"]
-            if layer["kind"] in ("lif", "sdsa", "attention")
-        ]
+        spikes = [want[layer["name"]][:, b] for layer in spiking(model["layers"])]
         came = network.spikes_of(config, got["spikes"])
+        # Routers' spikes are no layer of their own in the model; their experts' tell of them.
+        routers = [came.pop(f"blocks.{i}.route") for i in range(2) if name == "moe"]
+        assert all(0 < x[..., :4].mean() < 1 and not x[..., 4:].any() for x in routers)
         assert list(came)[1:3] == [
             "blocks.0.expand" if name == "none" else "blocks.0.q",
             "blocks.0.contract" if name == "none" else "blocks.0.k",
@@ -61,9 +60,9 @@ def test_the_top_is_right_as_often_as_the_integer_network():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sdsa1", "ssa"])
-def test_digits_through_the_rtl(name):
-    _, _, config, own = top_of(name, lanes=64)
+@pytest.mark.parametrize(("name", "lanes"), [("sdsa1", 64), ("ssa", 64), ("moe", 32)])
+def test_digits_through_the_rtl(name, lanes):
+    _, _, config, own = top_of(name, lanes=lanes, trace=True)
     model, _ = read(TRAINED / name)
     images = data.split()["test"].pixels[:2]
     batch = {n: np.stack([x] * 2) for n, x in own.items()}
@@ -121,6 +120,26 @@ def test_refusals(changed, message):
     assert error.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [(change("blocks.0.mlp", routing="topk", k=2),
+      "blocks.0.mlp: transformer wants mask as its routing, got topk"),
+     (change("blocks.0.mlp", capacity=15),
+      "blocks.0.mlp: transformer gives an expert all tokens that choose it, got a capacity of 15"),
+     (change("blocks.1.mlp", fire="gt"),
+      "blocks.1.mlp: transformer wants one fire in all layers, got gt beside ge"),
+     (change("blocks.1.mlp", experts=[]),
+      "the model: transformer wants as many experts in all blocks, got 0 and 4"),
+     (change("blocks.1.mlp", experts=[[{"name": "e", "kind": "lif", "input": "input"}]]),
+      "e: transformer wants a layer of kind linear, got lif")],
+)  # fmt: skip
+def test_refusals_of_experts(changed, message):
+    model, arrays = read(TRAINED / "moe")
+    with pytest.raises(UserError) as error:
+        network.top_of(changed(model), arrays)
+    assert error.value.message == message
+
+
 def test_the_command(tmp_path):
     called = CliRunner().invoke(
         network.main, [str(TRAINED / "sdsa1"), "--out", str(tmp_path), "--set", "lanes=16"]
@@ -135,8 +154,7 @@ def test_the_command(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([str(TRAINED / "moe")], "blocks.0.mlp: transformer wants a layer of kind linear, got moe"),
-     (["nowhere"], "can't read nowhere: "),
+    [(["nowhere"], "can't read nowhere: "),
      ([str(TRAINED / "sdsa1"), "--set", "lanes=5"],
       "lanes: want a divisor of channels and hidden (64), got 5"),
      ([str(TRAINED / "sdsa1"), "--set", "lane=4"], "--set lane: transformer has no such")],
