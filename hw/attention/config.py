@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from amaranth.utils import ceil_log2
 
-from hw.attention.plan import CountPlan, SamplePlan
+from hw.attention.plan import MOST_HELD, CountPlan, FoldedPlan, HeldPlan, SamplePlan
 from hw.bernoulli import permutation, splitmix64
 from hw.config import Array, Config, ConfigError, param
 from hw.stream import Stream
@@ -115,7 +115,18 @@ class AttentionConfig(Config):
     @property
     def plan(self) -> CountPlan | SamplePlan:
         """Clocks and buffers of the encoder."""
-        return CountPlan(self) if self.encoder == "count" else SamplePlan(self)
+        if self.encoder == "sample":
+            return SamplePlan(self)
+        return HeldPlan(self) if self.held else FoldedPlan(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether keys are held while queries pass: the form for many columns."""
+        if self.encoder == "sample" or self.rows != self.tokens_per_beat:
+            return False
+        if self.groups == 1:
+            return True
+        return self.groups <= MOST_HELD and self.beats >= HeldPlan(self).count_clocks
 
     @property
     def score_seed(self) -> int:
