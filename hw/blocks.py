@@ -158,13 +158,16 @@ class BlockBuffer(StepBuffer):
                 m.d.sync += place.eq(0)
             with m.Elif(beat.write):
                 m.d.sync += place.eq(Mux(complete, 0, place + 1))
+        # One that is dropped goes a block every other clock.
+        pops = Signal()
+        m.d.sync += pops.eq((left != 0) & full[-1] & ~pops)
         with m.If(self.drop & ~self.void):
             m.d.sync += left.eq(shape.groups)
-        with m.Elif((left != 0) & full[-1]):
+        with m.Elif(pops):
             m.d.sync += left.eq(left - 1)
         advanced = history(m, self.advance, shape.lag, "advanced")
         m.d.comb += [
-            moves[-1].eq(advanced[-1] | ((left != 0) & full[-1])),
+            moves[-1].eq(advanced[-1] | pops),
             *(moves[i].eq(full[i] & (~full[i + 1] | moves[i + 1])) for i in range(len(full) - 1)),
             self.settled.eq((self.void | full[-1]) & (left == 0) & ~Cat(advanced[1:]).any()),
         ]

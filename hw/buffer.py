@@ -163,11 +163,10 @@ class StepBuffer(wiring.Component):
         used = Signal(range(self.shape.slots + 1))  # slots that are full
         commit = Signal()
         released = history(m, self.release | self.drop, self.shape.lag, "released")
-        m.d.comb += [
-            commit.eq(guard.done | guard.void),
-            guard.o.ready.eq(used != self.shape.slots),
-        ]
-        m.d.sync += used.eq(used + commit - released[self.shape.early])
+        after = (used + commit - released[self.shape.early])[: len(used)]
+        free = Signal(init=1)  # in front of all that the guard does
+        m.d.comb += [commit.eq(guard.done | guard.void), guard.o.ready.eq(free)]
+        m.d.sync += [used.eq(after), free.eq(after != self.shape.slots)]
 
         beat = Beat(
             write=guard.o.valid & guard.o.ready,

@@ -66,6 +66,8 @@ class OutputQueue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        fetch, leaves = Signal(), Signal()
+        m.d.comb += leaves.eq(self.valid & self.ready)
         if self._block:
             m.submodules.queue = queue = BlockQueue(len(self.word), self._depth)
             m.d.comb += [
@@ -76,17 +78,16 @@ class OutputQueue(wiring.Component):
                 queue.ready.eq(self.ready),
             ]
         else:
-            self._in_luts(m)
+            self._in_luts(m, fetch)
 
         # A clock late, in which one more may have been issued.
-        leaves = self.valid & self.ready
         credit = Signal(range(self._depth + 2), init=self._depth + 1)
         with m.If(self.issued != leaves):
             m.d.sync += credit.eq(credit + Mux(leaves, 1, -1))
         m.d.sync += self.room.eq(credit > self._unasked)
         return m
 
-    def _in_luts(self, m: Module) -> None:
+    def _in_luts(self, m: Module, fetch: Signal) -> None:
         m.submodules.memory = store = memory.Memory(
             shape=len(self.word), depth=self._depth, init=[], attrs=NO_COLLISION
         )
@@ -94,7 +95,6 @@ class OutputQueue(wiring.Component):
         write, read = store.write_port(), store.read_port(domain="comb")
         stored = Signal(range(self._depth + 1))
         some = Signal()  # there are any stored
-        fetch = Signal()
         m.d.comb += [
             fetch.eq(some & (self.ready | ~self.valid)),
             write.data.eq(self.word),

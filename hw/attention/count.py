@@ -184,13 +184,21 @@ class CountAttention(wiring.Component):
             values = dict(signals)
             stages.append(Stage(**signals))
 
-        # A time step that lacks its fellows is dropped; so is one that is void on any input.
+        # A time step that lacks its fellows is dropped; so is one that is void on any input. It
+        # takes a clock to say so, in which it stays where it is and can't be begun.
         settled = q.settled & k.settled & v.settled
         busy = Cat(s.valid | s.step_end for s in stages[1:]).any()
         m.d.comb += idle.eq(settled & ~active & ~busy)
+        dropped = Cat(buffer.drop for buffer in buffers.values())
+        drops = [Mux(agree, voided, ~buffer.first) for buffer in buffers.values()]
+        drop = Signal.like(dropped)
+        with m.If(together & idle & ~drop.any()):
+            m.d.sync += drop.eq(Cat(drops))
+        with m.Else():
+            m.d.sync += drop.eq(0)
+        m.d.comb += dropped.eq(drop)
         for buffer in buffers.values():
             m.d.comb += [
-                buffer.drop.eq(together & idle & Mux(agree, voided, ~buffer.first)),
                 buffer.take.eq(begins),
                 buffer.release.eq(stages[0].step_end),
             ]

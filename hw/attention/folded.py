@@ -45,9 +45,9 @@ class FoldedAttention(CountAttention):
         outer_last: Signal,
     ) -> dict[str, Value]:  # fmt: skip
         groups = self.config.groups
-        last = Signal()  # there are two groups or more
+        last = Signal(init=groups == 1)
         with m.If(go):
-            m.d.sync += last.eq(~inner_end & (inner == groups - 2))
+            m.d.sync += last.eq(Mux(inner_end, groups == 1, inner == groups - 2))
         return {
             "valid": inner < groups, "fold": outer, "group": inner,
             "first": inner == 0, "last": last,

@@ -22,8 +22,8 @@ each layer of full adders has its own flip-flops."""
 SMALL_COLUMNS = 4
 """Up to this many columns cells come before clock rate: outputs are counted in one clock."""
 
-READ_CLOCKS = 2
-"""Clocks in which Q is read where keys are held: the memory, and its register."""
+READ_CLOCKS = 3
+"""Clocks in which Q is read where keys are held: the memory, its register, and one beside them."""
 
 COUNT_READ_CLOCKS = 3
 """Clocks in which the counts of earlier keys are read: a register more, which can be cleared."""
