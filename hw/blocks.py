@@ -47,6 +47,10 @@ class BlockShape(BufferShape):
         ]
 
     @property
+    def lag(self) -> int:
+        return self.used_at - 1
+
+    @property
     def stages(self) -> int:
         """Blocks that are held."""
         return self.slots * self.groups
@@ -62,11 +66,11 @@ class BlockShape(BufferShape):
     def settles(self) -> int:
         """Clocks from where a time step may be taken to where its first block can be used.
 
-        The block is at the first stage two clocks behind its last beat, and then goes through the
+        The block is at the first stage three clocks behind its last beat, and then goes through the
         others; the mark of the time step is there a clock behind that step's last beat.
         """
         since = self.stream.beats - self.group_beats
-        return max(self.stages - since - self.begins_at, 1)
+        return max(self.stages + 1 - since - self.begins_at, 1)
 
     def token(self, block: int, place: int) -> int:
         """Return the token at a place of a block; one that the time step has not if it is idle."""
@@ -106,14 +110,15 @@ class BlockBuffer(StepBuffer):
     def _store(self, m: Module, beat: Beat, released: list[Value]) -> Value:
         shape = self.shape
         moves, left = self._walk(m, beat)
-        token = beat.data  # lowest token first
-        previous: Value = token
+        # A clock behind the walk, so that what many registers hang on is a register's output.
+        previous: Value = delayed(m, beat.data, 1, "token")  # lowest token first
+        token, write, moved = beat.data, beat.write, moves
         for number, part in enumerate(shape.hops):
             name = f"hop{number}"
-            write = delayed(m, beat.write, number, f"{name}_write")
-            moved = delayed(m, moves, number, f"{name}_moves")
+            write = delayed(m, write, 1, f"{name}_write")
+            moved = delayed(m, moved, 1, f"{name}_moves")
             if shape.by_channel:
-                token = token if not number else delayed(m, token, 1, name)
+                token = delayed(m, token, 1, name)
                 size = len(token) // shape.tokens
                 bits = Cat(token[size * i : size * i + len(part)] for i in range(shape.tokens))
                 # What goes on to the next hop is what is left of the tokens.

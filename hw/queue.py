@@ -32,7 +32,7 @@ class OutputQueue(wiring.Component):
     unasked : int
         Words that are issued without looking at `room` again.
     block : bool
-        In block RAM instead (`BlockQueue`).
+        In block RAM instead (`PacketQueue`).
 
     Attributes
     ----------
@@ -69,9 +69,11 @@ class OutputQueue(wiring.Component):
         fetch, leaves = Signal(), Signal()
         m.d.comb += leaves.eq(self.valid & self.ready)
         if self._block:
-            m.submodules.queue = queue = BlockQueue(len(self.word), self._depth)
+            m.submodules.queue = queue = PacketQueue(len(self.word), 1, self._depth)
             m.d.comb += [
+                queue.offer.eq(self.arrives),
                 queue.write.eq(self.arrives),
+                queue.commit.eq(self.arrives),
                 queue.word.eq(self.word),
                 self.valid.eq(queue.valid),
                 self.data.eq(queue.data),

@@ -185,10 +185,10 @@ class CountAttention(wiring.Component):
             stages.append(Stage(**signals))
 
         # A time step that lacks its fellows is dropped; so is one that is void on any input. It
-        # takes a clock to say so, in which it stays where it is and can't be begun.
+        # takes two clocks to say so, in which it stays where it is and can't be begun.
         settled = q.settled & k.settled & v.settled
         busy = Cat(s.valid | s.step_end for s in stages[1:]).any()
-        m.d.comb += idle.eq(settled & ~active & ~busy)
+        m.d.sync += idle.eq(settled & ~active & ~busy & ~go)
         dropped = Cat(buffer.drop for buffer in buffers.values())
         drops = [Mux(agree, voided, ~buffer.first) for buffer in buffers.values()]
         drop = Signal.like(dropped)
@@ -220,7 +220,7 @@ class CountAttention(wiring.Component):
 
     def _draws(
         self, m: Module, stages: list[Stage], at: int, name: str, source: Source, bound: int
-    ) -> list[list[Signal]]:
+    ) -> list[list[Value]]:
         """Return the draws [row][head], each skewed by its row, valid at stage `at`."""
         c = self.config
         m.submodules[f"{name}_source"] = source
@@ -230,7 +230,7 @@ class CountAttention(wiring.Component):
         ]
         skews, _ = c.skews(name)
         rows = constants(m, f"{name}_rows", skews, c.rows, stages[at - 2].fold, bound)
-        draws: list[list[Signal]] = []
+        draws: list[list[Value]] = []
         for row, by_head in enumerate(rows):
             draws.append([])
             for head, constant in enumerate(by_head):

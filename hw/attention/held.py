@@ -23,7 +23,7 @@ class HeldAttention(CountAttention):
     """The count encoder in passes: `columns` keys and values are kept while all queries pass.
 
     A beat of queries a clock. Keys and values are in registers beside the adders that use them, and
-    Q and the scores go from hop to hop, 16 keys or channels a clock, as in a systolic array: no
+    Q and the scores go from hop to hop, 8 keys or channels a clock, as in a systolic array: no
     wire goes far, and none to many places. What is read in a clock is one beat of Q.
 
     With several groups of keys there are as many passes, Q is read again in each, and output counts
@@ -97,13 +97,16 @@ class HeldAttention(CountAttention):
         scores: list[list[list[Value]]] = [
             [[Const(0)] * shape.places for _ in range(c.heads)] for _ in range(c.rows)
         ]
+        queries: list[Value] = [buffers["q"].group[row] for row in range(c.rows)]
         for hop, part in enumerate(shape.hops):
+            if hop:
+                queries = [delayed(m, q, 1, f"q_r{r}_hop{hop}") for r, q in enumerate(queries)]
+                draws = _on(m, draws, f"score_draw_hop{hop}")
             tokens = {place: [self._token(g, place) for g in range(c.groups)] for place in part}
             places = [place for place in part if place in live]
             counted = plan.key_stage + plan.score_clocks + hop
             rest = len(shape.hops) - 1 - hop + plan.masked
             for row in range(c.rows):
-                query = delayed(m, buffers["q"].group[row], hop, f"q_r{row}_hop{hop}")
                 allowed = {
                     place: self._allowed(m, stages[counted - 1], row, place, tokens[place])
                     for place in (places if plan.masked else ())
@@ -112,14 +115,13 @@ class HeldAttention(CountAttention):
                     name = f"score_r{row}_h{head}_hop{hop}"
                     own = slice(head * c.head_dim, (head + 1) * c.head_dim)
                     starts = Starts(
-                        m, delayed(m, draws[row][head], hop, f"{name}_draw"), c.head_dim,
-                        plan.score_clocks - late, f"{name}_start",
+                        m, draws[row][head], c.head_dim, plan.score_clocks - late, f"{name}_start",
                         turn=stages[plan.start_stage - 1 + hop].group,
                     )  # fmt: skip
                     moves = [[skews[head][token or 0] for token in tokens[i]] for i in places]
                     counts = pipelined_counts(
                         m,
-                        [list(query[own] & self._keys.group[i][own]) for i in places],
+                        [list(queries[row][own] & self._keys.group[i][own]) for i in places],
                         [starts.skewed(x, f"k{i}") for i, x in zip(places, moves, strict=True)],
                         f"{name}_k",
                         late=late,
@@ -154,21 +156,20 @@ class HeldAttention(CountAttention):
         _, skews = c.skews("output")
         hops, live = self._values.shape.hops, self._live
         outputs: list[list[Value]] = [[] for _ in range(c.rows)]
+        seen = [[Cat(bits) for bits in by_head] for by_head in scores]
         for hop, part in enumerate(hops):
+            if hop:
+                seen = _on(m, seen, f"scores_hop{hop}")
+                draws = _on(m, draws, f"output_draw_hop{hop}")
             at = plan.value_stage + hop
             store = _Counts(c, len(part), f"hop{hop}")
             if c.groups > 1:
                 store.read(m, stages[at - COUNT_READ_CLOCKS], stages[at - 1], plan.output_clocks)
             for row in range(c.rows):
                 name = f"output_r{row}_hop{hop}"
-                seen = [
-                    delayed(m, Cat(bits), hop, f"{name}_scores_h{head}")
-                    for head, bits in enumerate(scores[row])
-                ]
                 starts = [
                     Starts(
-                        m, delayed(m, draw, hop, f"{name}_draw_h{head}"), c.tokens,
-                        plan.output_clocks, f"{name}_start_h{head}",
+                        m, draw, c.tokens, plan.output_clocks, f"{name}_start_h{head}",
                         gate=stages[at - 1].first if c.groups > 1 else None,
                     )
                     for head, draw in enumerate(draws[row])
@@ -176,7 +177,7 @@ class HeldAttention(CountAttention):
                 hits, begin = [], []
                 for place, d in enumerate(part):
                     head, channel = divmod(d, c.head_dim)
-                    hits.append([seen[head][i] & v.group[i][d] for i in live])
+                    hits.append([seen[row][head][i] & v.group[i][d] for i in live])
                     start = starts[head].skewed((skews[head][channel],), f"d{d}")
                     begin.append(store.joined(start, row, place))
                 counts = pipelined_counts(m, hits, begin, f"{name}_d", per_clock=plan.layers)
@@ -188,6 +189,14 @@ class HeldAttention(CountAttention):
             if c.groups > 1:
                 store.write(m, stages[at + plan.output_clocks + 1])
         return outputs
+
+
+def _on(m: Module, values: list[list[Value]], name: str) -> list[list[Value]]:
+    """Return values [row][head] on the next hop, a clock later."""
+    return [
+        [delayed(m, value, 1, f"{name}_r{row}_h{head}") for head, value in enumerate(by_head)]
+        for row, by_head in enumerate(values)
+    ]
 
 
 class _Counts:

@@ -19,6 +19,9 @@ LARGE = 1024
 """Pairs of bits that a design compares in a clock from which on it is too large for an iCE40: there
 each layer of full adders has its own flip-flops."""
 
+HUGE = 8192
+"""Pairs from which on flip-flops would run out on an ECP5 before LUTs do."""
+
 SMALL_COLUMNS = 4
 """Up to this many columns cells come before clock rate: outputs are counted in one clock."""
 
@@ -28,7 +31,7 @@ READ_CLOCKS = 3
 COUNT_READ_CLOCKS = 3
 """Clocks in which the counts of earlier keys are read: a register more, which can be cleared."""
 
-HOP = 16
+HOP = 8
 """Keys, or channels, that a query or a row of scores meets in a clock before it goes on."""
 
 MOST_HELD = 4
@@ -51,7 +54,7 @@ class CountPlan:
     def layers(self) -> int:
         """Layers of full adders between registers."""
         c = self.config
-        return 1 if c.rows * c.columns * c.channels >= LARGE else LAYERS_PER_CLOCK
+        return 1 if LARGE <= c.rows * c.columns * c.channels < HUGE else LAYERS_PER_CLOCK
 
     @property
     def inner(self) -> int:
