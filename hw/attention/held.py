@@ -105,12 +105,10 @@ class HeldAttention(CountAttention):
             tokens = {place: [self._token(g, place) for g in range(c.groups)] for place in part}
             places = [place for place in part if place in live]
             counted = plan.key_stage + plan.score_clocks + hop
-            rest = len(shape.hops) - 1 - hop + plan.masked
+            rest = len(shape.hops) - hop
             for row in range(c.rows):
-                allowed = {
-                    place: self._allowed(m, stages[counted - 1], row, place, tokens[place])
-                    for place in (places if plan.masked else ())
-                }
+                before = stages[counted - 1]
+                allowed = [self._allowed(m, before, row, i, tokens[i]) for i in places]
                 for head in range(c.heads):
                     name = f"score_r{row}_h{head}_hop{hop}"
                     own = slice(head * c.head_dim, (head + 1) * c.head_dim)
@@ -127,16 +125,18 @@ class HeldAttention(CountAttention):
                         late=late,
                         per_clock=plan.layers,
                     )
-                    for place, count in zip(places, counts, strict=True):
-                        fires = count[-1] & allowed[place] if plan.masked else count[-1]
+                    for place, count, seen in zip(places, counts, allowed, strict=True):
+                        fires = count[-1] & seen
                         scores[row][head][place] = delayed(m, fires, rest, f"{name}_bit{place}")
         return scores
 
     def _allowed(
         self, m: Module, at: Stage, row: int, place: int, tokens: list[int | None]
-    ) -> Signal:
+    ) -> Value:
         """Return whether a score counts, a clock later: there is a key, and it may be seen."""
         c = self.config
+        if not c.causal and None not in tokens:
+            return Const(1)
         allowed = Signal(name=f"allowed_r{row}_k{place}", reset_less=True)
         query = at.fold * c.rows + row
         seen = [

@@ -256,15 +256,9 @@ class HeldPlan(CountPlan):
         return stage
 
     @property
-    def masked(self) -> bool:
-        """Whether some scores are masked, which takes a clock."""
-        c = self.config
-        return c.causal or c.groups * c.columns > c.tokens > c.columns
-
-    @property
     def value_stage(self) -> int:
-        hops = self.blocks("k", self.key_stage).hops
-        return self.key_stage + self.score_clocks + self.masked + len(hops) - 1
+        # All hops in step, and a register more: the keys lie apart from the values.
+        return self.key_stage + self.score_clocks + len(self.blocks("k", self.key_stage).hops)
 
     @property
     def output_hops(self) -> list[range]:
