@@ -21,7 +21,7 @@ CONFIGS = [
     ("attention", "tokens=3 head_dim=5 rows=3 columns=1 timesteps=1", "sv"),
     ("attention", "tokens=7 head_dim=4 tokens_per_beat=3 heads=2 timesteps=2", "sv"),
     ("attention", "tokens=13 head_dim=6 rows=4 tokens_per_beat=2 columns=6 rng=sobol", "v"),
-    ("attention", "tokens=9 head_dim=4 rows=9 columns=3 reseed=true timesteps=2", "v"),
+    ("attention", "tokens=11 head_dim=3 heads=2 columns=4 causal=true timesteps=2", "v"),
     ("attention", "encoder=sample tokens=4 head_dim=8 timesteps=3", "v"),
     ("attention", "encoder=sample tokens=1 head_dim=1 timesteps=2", "sv"),
     ("attention", "encoder=sample tokens=16 head_dim=4 heads=2 causal=true rng=sobol", "v"),
