@@ -1,6 +1,8 @@
 """A trained network as a configuration of `transformer`, and as the arrays that it takes."""
 
 import io
+import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from amaranth.utils import bits_for
 
 from gen.emit import emit, write
 from gen.errors import Command, UserError
+from gen.models.form import check
 from gen.options import parsed
 from hw.config import ConfigError
 from hw.transformer import TransformerConfig
@@ -307,8 +310,9 @@ def main(model: Path, settings: tuple[str, ...], out: Path, name: str | None) ->
     from sim.golden.transformer import read
 
     try:
+        check(json.loads((model / "model.json").read_text(encoding="utf-8")))
         network = read(model)
-    except (OSError, ValueError) as wrong:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as wrong:
         raise UserError(f"can't read {model}: {wrong}") from wrong
     config, arrays = top_of(*network, **parsed("transformer", settings))
     packed = io.BytesIO()

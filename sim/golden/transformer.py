@@ -83,7 +83,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     Raises
     ------
     ValueError
-        Where it is of another format, or an array is missing, of a wrong shape or out of range.
+        Where it is of another format, or an array is missing or unknown, of a wrong shape, not of
+        integers or out of range.
     """
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if (model.get("format"), model.get("schema")) != (FORMAT, SCHEMA):
@@ -91,9 +92,14 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
             f"{folder / 'model.json'}: want format {FORMAT!r} with schema {SCHEMA}, "
             f"got {model.get('format')!r} with {model.get('schema')!r}"
         )
-    with np.load(folder / "model.npz", allow_pickle=False) as file:
+    # Opened here: `np.load` leaves a file open that it can't read.
+    with (folder / "model.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    for layer in weighted(model["layers"]):
+    matrices = weighted(model["layers"])
+    known = {f"{x['name']}.{part}" for x in matrices for part in ("weights", "bias")}
+    if unknown := sorted(arrays.keys() - known):
+        raise ValueError(f"model.npz: unknown: {', '.join(unknown)}")
+    for layer in matrices:
         shape = (layer["outputs"], layer["inputs"])
         want = {
             "weights": ([shape], layer["weight_bits"]),
@@ -105,6 +111,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
             if array is None or array.shape not in shapes:
                 raise ValueError(f"model.npz: want {name} of shape {shapes[-1]}, "
                                  f"got {'none' if array is None else array.shape}")  # fmt: skip
+            if not np.issubdtype(array.dtype, np.integer):
+                raise ValueError(f"model.npz: want integers in {name}, got {array.dtype}")
             if array.min() < -(1 << (bits - 1)) or array.max() >= 1 << (bits - 1):
                 raise ValueError(f"model.npz: want {name} of {bits} bits, "
                                  f"got {array.min()}..{array.max()}")  # fmt: skip

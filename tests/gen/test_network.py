@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,58 @@ def test_the_command(tmp_path):
     with np.load(tmp_path / "settings.npz") as file:
         assert {n: x.tolist() for n, x in file.items()} == {n: x.tolist() for n, x in own.items()}
     assert "module transformer(" in (tmp_path / "transformer.v").read_text()
+
+
+def nan(folder, arrays):
+    arrays["head.weights"] = arrays["head.weights"] * np.nan
+    np.savez(folder / "model.npz", **arrays)
+
+
+def shape(folder, arrays):
+    np.savez(folder / "model.npz", **arrays | {"blocks.0.mlp.bias": np.zeros(3, int)})
+
+
+def unknown(folder, arrays):
+    np.savez(folder / "model.npz", **arrays | {"head.scale": np.ones(3, int)})
+
+
+def missing(folder, arrays):
+    del arrays["blocks.1.mlp.3.second.bias"]
+    np.savez(folder / "model.npz", **arrays)
+
+
+def cut(folder, arrays):
+    whole = (folder / "model.npz").read_bytes()
+    (folder / "model.npz").write_bytes(whole[: len(whole) // 2])
+
+
+def no_json(folder, arrays):
+    (folder / "model.json").write_text("{")
+
+
+def no_experts(folder, arrays):
+    text = (folder / "model.json").read_text().replace('"experts"', '"others"')
+    (folder / "model.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(nan, "model.npz: want integers in head.weights, got float64"),
+     (shape, "model.npz: want blocks.0.mlp.bias of shape (16, 4), got (3,)"),
+     (missing, "model.npz: want blocks.1.mlp.3.second.bias of shape (16, 64), got none"),
+     (unknown, "model.npz: unknown: head.scale"),
+     (cut, "File is not a zip file"), (no_json, "Expecting property name"),
+     (no_experts, "model.json['layers'][12]: 'experts' is a required property")],
+)  # fmt: skip
+def test_models_that_are_broken(spoil, message, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TRAINED / "moe", model)
+    spoil(model, read(model)[1])
+    called = CliRunner().invoke(network.main, [str(model), "--out", str(tmp_path / "out")])
+    assert called.exit_code == 2
+    assert called.output.startswith(f"error: can't read {model}: {message}")
+    assert called.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
