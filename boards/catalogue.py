@@ -39,15 +39,15 @@ SHORTEST_BIT = 4
 """Clocks of a bit, at least: what a receiver needs to find its middle."""
 
 SMALL = dict.fromkeys(
-    ("attention", "heads", "lif", "linear", "moe", "sdsa", "transformer"), "icebreaker"
+    ("attention", "encoder", "heads", "lif", "linear", "moe", "sdsa", "transformer"), "icebreaker"
 )
 MEDIUM = {
-    "attention": "sample", "heads": "cifar", "lif": "snntorch", "linear": "digits",
-    "moe": "default", "sdsa": "cifar", "transformer": "digits",
+    "attention": "sample", "encoder": "default", "heads": "cifar", "lif": "snntorch",
+    "linear": "digits", "moe": "default", "sdsa": "cifar", "transformer": "digits",
 }  # fmt: skip
 LARGE = {
-    "attention": "sample", "heads": "cifar", "lif": "cifar", "linear": "digits",
-    "moe": "semm", "sdsa": "product", "transformer": "digits",
+    "attention": "sample", "encoder": "experts", "heads": "cifar", "lif": "cifar",
+    "linear": "digits", "moe": "semm", "sdsa": "product", "transformer": "digits",
 }  # fmt: skip
 
 

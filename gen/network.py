@@ -1,7 +1,9 @@
 """A trained network as a configuration of `transformer`, and as the arrays that it takes."""
 
 import io
-from collections.abc import Mapping
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ from amaranth.utils import bits_for
 
 from gen.emit import emit, write
 from gen.errors import Command, UserError
+from gen.models.form import check
 from gen.options import parsed
 from hw.config import ConfigError
 from hw.transformer import TransformerConfig
 
 Layer = Mapping[str, Any]
 Arrays = dict[str, np.ndarray]
+
+NEURONS = ("lif", "sdsa", "moe")
+"""Kinds of layers that have neurons."""
 
 NEURON = ("tau", "decay_input", "reset", "fire")
 EXACT = ("fraction_bits", "decay_bits")
@@ -40,6 +46,10 @@ class _Layers:
     def __len__(self) -> int:
         """Layers that are left."""
         return len(self._rest)
+
+    def enter(self, inner: Iterable[Layer]) -> None:
+        """Take the layers within one before what is behind it."""
+        self._rest[:0] = inner
 
     def take(self, kind: str, **takes: Any) -> Layer:
         """Return the next layer, which has to be of a kind and to take what it should."""
@@ -102,7 +112,11 @@ def top_of(
         model's.
     """
     layers = _Layers(model)
-    matrices, thresholds, shifts = [], [], []
+    matrices: list[Layer] = []
+    thresholds: list[int] = []
+    shifts: list[int] = []
+    hidden: list[int] = []
+    counts: set[int] = set()
 
     def linear(source: Layer | str, *, scaled: bool = False) -> Layer:
         layer = layers.take("linear", input=source if isinstance(source, str) else source["name"])
@@ -123,6 +137,29 @@ def top_of(
         thresholds.append(layer["threshold"])
         return layer
 
+    def perceptron(source: Layer) -> Layer:
+        wide = linear(source)
+        hidden.append(wide["outputs"])
+        return linear(fires(wide), scaled=True)
+
+    def experts(source: Layer) -> Layer:
+        moe = layers.take("moe", input=source["name"], routing="mask", overflow="drop")
+        if moe["capacity"] < model["tokens"]:
+            raise UserError(
+                f"{moe['name']}: transformer gives an expert all tokens that choose it, "
+                f"got a capacity of {moe['capacity']}"
+            )
+        matrices.append(moe)
+        thresholds.append(moe["threshold"])
+        for own in moe["experts"]:
+            layers.enter(own)
+            wide = linear("input")
+            hidden.append(wide["outputs"])
+            fires(linear(fires(wide)))
+        shifts.append(moe["shift"])
+        counts.add(len(moe["experts"]))
+        return moe
+
     def added(residual: Layer, sums: Layer) -> Layer:
         return layers.take("add", inputs=[residual["name"], sums["name"]])
 
@@ -131,27 +168,30 @@ def top_of(
     operands = "qv" if attention == "sdsa" and _variant(model) == 2 else "qkv"
     residual = linear("input", scaled=True)
     spikes = fires(residual)
-    blocks, hidden = 0, 0
+    blocks = 0
     while len(layers) > 2:
         if attention != "none":
             taken = {name: fires(linear(spikes))["name"] for name in operands}
             out = layers.take(attention, **taken, heads=model["heads"])
             residual = added(residual, linear(out, scaled=True))
             spikes = fires(residual)
-        wide = linear(spikes)
-        hidden = wide["outputs"]
-        residual = added(residual, linear(fires(wide), scaled=True))
+        residual = added(residual, experts(spikes) if "moe" in kinds else perceptron(spikes))
         spikes = fires(residual)
         blocks += 1
     layers.take("readout", input=linear(spikes)["name"])
+    if len(counts) > 1:
+        raise UserError(
+            "the model: transformer wants as many experts in all blocks, got "
+            + " and ".join(map(str, sorted(counts)))
+        )
 
     most = max(abs(edge) for layer in (*matrices, *layers.taken) for edge in _edges(layer))
     found = {
         **{name: model[name] for name in ("timesteps", "tokens", "channels", "heads", "classes")},
         "features": matrices[0]["inputs"], "input_bits": bits_for(model["input"]["high"]),
-        "blocks": blocks, "hidden": hidden,
+        "blocks": blocks, "hidden": max(hidden), "experts": max(counts, default=0),
         "attention": {"attention": "ssa"}.get(attention, attention),
-        **layers.common(("lif", "sdsa"), NEURON),
+        **layers.common(NEURONS, NEURON),
         **layers.common((attention,), ATTENTION.get(attention, ())),
         **{name: max(m[name] for m in matrices) for name in ("weight_bits", "bias_bits")},
         "threshold_bits": max(bits_for(max(thresholds)), 1),
@@ -180,7 +220,7 @@ def top_of(
     if "low" in model["input"] and model["input"]["low"] < 0:
         raise UserError(f"input: transformer wants numbers from 0 on, got {model['input']['low']}")
     exact = {name: getattr(config.neuron, name) for name in EXACT}
-    for name, value in layers.common(("lif", "sdsa"), EXACT).items():
+    for name, value in layers.common(NEURONS, EXACT).items():
         if value != exact[name]:
             raise UserError(f"{name}: transformer has {exact[name]}, the model {value}")
     return config, _packed(config, matrices, arrays, thresholds, shifts)
@@ -196,13 +236,18 @@ def spikes_of(config: TransformerConfig, spikes: np.ndarray) -> dict[str, np.nda
     """Return what the array ``spikes`` of the top's results holds of each layer, [T, N, C].
 
     The layers are called by their passes, ``embed`` and ``blocks.0.q``; those of the neurons behind
-    the sums of a block are ``blocks.0.project`` and ``blocks.0.contract``.
+    the sums of a block are ``blocks.0.project`` and ``blocks.0.contract``. With experts there are
+    ``blocks.0.route``, filled up, ``blocks.0.expand.0`` and so on, and ``blocks.0.merge``.
     """
-    block = len(config.schedule.block)
+    block = [layer.name for layer in config.schedule.block]
+    names = [
+        f"{name}.{block[:i].count(name)}" if block.count(name) > 1 else name
+        for i, name in enumerate(block)
+    ]
+    names = ["embed", *(f"blocks.{b}.{name}" for b in range(config.blocks) for name in names)]
     out = {}
     rest = spikes.reshape(-1)
-    for i, layer in enumerate(config.schedule.layers[:-1]):
-        name = f"blocks.{(i - 1) // block}.{layer.name}" if i else layer.name
+    for name, layer in zip(names, config.schedule.layers[:-1], strict=True):
         shape = (config.timesteps, config.tokens, layer.outputs or config.channels)
         size = int(np.prod(shape))
         own, rest = rest[:size], rest[size:]
@@ -265,8 +310,9 @@ def main(model: Path, settings: tuple[str, ...], out: Path, name: str | None) ->
     from sim.golden.transformer import read
 
     try:
+        check(json.loads((model / "model.json").read_text(encoding="utf-8")))
         network = read(model)
-    except (OSError, ValueError) as wrong:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as wrong:
         raise UserError(f"can't read {model}: {wrong}") from wrong
     config, arrays = top_of(*network, **parsed("transformer", settings))
     packed = io.BytesIO()

@@ -89,6 +89,6 @@ def random_stimulus(config: Config, rng: np.random.Generator) -> Arrays:
         shape = tuple(getattr(config, axis) for axis in array.shape)
         values = rng.integers(array.low, array.high, size=shape, endpoint=True)
         bits = max(array.high, -array.low).bit_length()
-        values >>= rng.integers(0, bits, size=shape)
+        values >>= rng.integers(0, max(bits, 1), size=shape)  # of a range 0..0 there is no bit
         arrays[name] = np.maximum(values, array.low)
     return arrays

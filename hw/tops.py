@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 
 from hw.attention import AttentionConfig, attention
 from hw.config import Config
+from hw.encoder import Encoder, EncoderConfig
 from hw.heads import Heads, HeadsConfig
 from hw.lif import Lif, LifConfig
 from hw.linear import Linear, LinearConfig
@@ -37,5 +38,6 @@ TOPS: dict[str, Top] = {
     "moe": Top(MoeConfig, Moe, "mixture-of-experts router tile: route, dispatch, merge"),
     "heads": Top(HeadsConfig, Heads, "dynamic head pruning: the heads with most spikes of Q stay"),
     "linear": Top(LinearConfig, Linear, "matrix product of spikes, in additions only"),
+    "encoder": Top(EncoderConfig, Encoder, "an encoder block on one engine, residual to residual"),
     "transformer": Top(TransformerConfig, Transformer, "a whole network on one engine"),
 }

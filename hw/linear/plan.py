@@ -42,6 +42,8 @@ class Plan:
         Leave empty slices out.
     tag_bits : int
         Bits that go through with a token.
+    least_pages : int
+        Tokens that are kept at least: jobs with fewer inputs than `inputs` may need more.
     """
 
     lanes: int
@@ -58,6 +60,7 @@ class Plan:
     least_turns: int
     events: bool
     tag_bits: int
+    least_pages: int = 2
 
     @property
     def beat_slices(self) -> int:
@@ -124,7 +127,8 @@ class Plan:
         """
         worked = self.least_turns * self.slices
         held = self.wait_clocks + worked
-        return max(2 ** ceil_log2(-(-held // max(self.scan_clocks, worked))), 2)
+        needed = 2 ** ceil_log2(-(-held // max(self.scan_clocks, worked)))
+        return max(needed, self.least_pages)
 
     @property
     def interval(self) -> int:

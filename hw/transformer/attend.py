@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.attention import AttentionConfig, attention
 from hw.sdsa import Sdsa
-from hw.transformer.config import TransformerConfig
+from hw.transformer.block import BlockConfig
 
 
 class Attend(wiring.Component):
@@ -21,7 +21,7 @@ class Attend(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Attend(wiring.Component):
     write, address, word : out
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         self._config = config
         words = range(max(config.schedule.spike_words, 2))
         super().__init__(

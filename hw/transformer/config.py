@@ -1,38 +1,21 @@
 """The parameters of a whole spiking transformer, and what follows from them."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from amaranth.utils import bits_for, ceil_log2
 
-from hw.attention import AttentionConfig
-from hw.config import Array, Config, ConfigError, param
-from hw.lif import LifConfig
-from hw.linear.plan import sum_range, value_bits
-from hw.sdsa import SdsaConfig
+from hw.config import Array, param
+from hw.linear.plan import sum_range
 from hw.stream import Stream
-from hw.transformer.schedule import Schedule
-
-MOST_CHANNELS, MOST_LANES = 16, 8
-"""Spikes of a word and outputs that are worked on at once, unless more are asked for."""
-
-USUAL_HEADS, USUAL_HEAD_DIM = 2, 16
-"""Heads, and channels of one, unless they follow from what is asked for."""
-
-
-def _most_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
+from hw.transformer.block import SETTINGS, BlockConfig
+from hw.transformer.schedule import NetworkSchedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Config):
-    """Parameters of `Transformer`.
-
-    The sums of a layer are shifted by up to ``2^shift_bits - 1`` to the scale of the residual;
-    what leaves `residual_bits` saturates. `gen.network` finds all of them for a trained model.
-    """
+class TransformerConfig(BlockConfig):
+    """Parameters of `Transformer`; `gen.network` finds all of them for a trained model."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
@@ -44,191 +27,19 @@ class TransformerConfig(Config):
                        "blocks": 1, "threshold_bits": 11, "shift_bits": 2, "timesteps": 2,
                        "lanes": 4},
     }  # fmt: skip
-    SIM_SETTINGS: ClassVar[Mapping[str, Any]] = {"trace": True}
 
-    tokens: int = param(16, "tokens N: patches of an image", low=1, high=1024)
     features: int = param(4, "numbers of a patch", low=1, high=1024)
     input_bits: int = param(4, "bits of such a number, unsigned (direct coding)", low=1, high=8)
-    channels: int = param(
-        None, "channels D of a token", low=1, high=4096, derived="heads * head_dim"
-    )
-    heads: int = param(
-        None, "heads H", low=1, high=64,
-        derived="channels / head_dim if both are given, else the most up to 2",
-    )  # fmt: skip
-    head_dim: int = param(
-        None, "channels of one head", low=1, high=4096, derived="channels / heads, or 16"
-    )
-    hidden: int = param(
-        None, "channels between the two layers of the MLP", low=1, high=16384,
-        derived="2 * channels",
-    )  # fmt: skip
     blocks: int = param(1, "encoder blocks L", low=1, high=64)
     classes: int = param(10, "classes", low=1, high=4096)
-    attention: str = param(
-        "sdsa", "of each block: spike-driven, stochastic, or none", choices=("sdsa", "ssa", "none")
-    )
-    variant: int = param(1, "of sdsa", low=1, high=3)
-    encoder: str = param("sample", "of ssa", choices=("count", "sample"))
-    rng: str = param("lfsr", "of ssa", choices=("lfsr", "sobol"))
-    seed: int = param(1, "of ssa", low=1, high=2**32 - 1)
-    reseed: bool = param(False, "of ssa: every pass through a block's attention draws the same")
-    tau: float = param(2.0, "membrane time constant in time steps", low=1, high=1024)
-    decay_input: bool = param(True, "the input is divided by tau as well (U = tau * h)")
-    reset: str = param(
-        "hard", "to 0, minus the threshold, or none", choices=("hard", "soft", "none")
-    )
-    fire: str = param("ge", "U >= threshold or U > threshold", choices=("ge", "gt"))
-    threshold_bits: int = param(16, "bits of a loaded threshold, unsigned", low=1, high=24)
-    attention_threshold: int = param(
-        None, "of the neurons in sdsa", low=1, high=2**24, derived="1, and 8 with variant 3"
-    )
-    weight_bits: int = param(8, "bits of a weight, signed", low=2, high=8)
-    bias_bits: int = param(16, "bits of a bias, signed", low=2, high=24)
-    shift_bits: int = param(
-        3, "bits of how far sums are shifted to the left to the scale of the residual",
-        low=0, high=4,
-    )  # fmt: skip
-    residual_bits: int = param(
-        None, "bits of the residual, signed, which saturates", low=2, high=24,
-        derived="16, or as many as a sum has if that is more",
-    )  # fmt: skip
-    lanes: int = param(
-        None, "outputs that are worked on at once; divides channels and hidden", low=1, high=256,
-        derived="the most up to 8",
-    )  # fmt: skip
-    channels_per_beat: int = param(
-        None, "spikes of a word; divides channels and hidden, and head_dim with variant 3",
-        low=1, high=256, derived="the most up to 16 that is not more than features take",
-    )  # fmt: skip
-    columns: int = param(
-        1, "inputs whose weights are added up in a clock; divides channels_per_beat",
-        low=1, high=64,
-    )  # fmt: skip
-    trace: bool = param(False, "a stream of the spikes of every layer")
-
-    def resolve(self) -> None:
-        self._resolve_channels()
-        self.derive(hidden=2 * self.channels)
-        common = math.gcd(self.channels, self.hidden)
-        product = self.attention == "sdsa" and self.variant == 3
-        word = math.gcd(common, self.head_dim) if product else common
-        self.derive(
-            lanes=_most_divisor(common, MOST_LANES),
-            channels_per_beat=_most_divisor(
-                word, max(min(MOST_CHANNELS, self.features), self.columns)
-            ),
-            attention_threshold=8 if product else 1,
-        )
-        for name, whole, size in (
-            ("lanes", "channels and hidden", common),
-            ("channels_per_beat", "channels, hidden and head_dim" if product
-             else "channels and hidden", word),
-            ("columns", "channels_per_beat", self.channels_per_beat),
-        ):  # fmt: skip
-            if size % getattr(self, name):
-                raise ConfigError(
-                    f"{name}: want a divisor of {whole} ({size}), got {getattr(self, name)}"
-                )
-        self.derive(residual_bits=max(16, min(self.value_bits, 24)))
-        if self.residual_bits < self.value_bits:
-            raise ConfigError(
-                f"residual_bits: want at least {self.value_bits}, which sums have, "
-                f"got {self.residual_bits}"
-            )
-        self.neuron, self.unit  # which refuse what they can't do
-
-    def _resolve_channels(self) -> None:
-        channels: int | None = self.channels
-        head_dim: int | None = self.head_dim
-        if channels is None:
-            self.derive(heads=USUAL_HEADS, head_dim=USUAL_HEAD_DIM)
-            self.derive(channels=self.heads * self.head_dim)
-        elif head_dim is None:
-            self.derive(heads=_most_divisor(channels, USUAL_HEADS))
-            self.derive(head_dim=max(channels // self.heads, 1))
-        else:
-            self.derive(heads=max(channels // head_dim, 1))
-        if self.heads * self.head_dim != self.channels:
-            raise ConfigError(
-                f"channels: want heads * head_dim ({self.heads} * {self.head_dim}), "
-                f"got {self.channels}"
-            )
 
     @property
-    def schedule(self) -> Schedule:
-        """The passes of an inference."""
-        return Schedule(self)
+    def most_channels(self) -> int:
+        return min(super().most_channels, self.features)
 
     @property
-    def value_bits(self) -> int:
-        """Bits of a sum in the engine."""
-        most = max(p.inputs for p in self.schedule.passes)
-        return value_bits(most, 1, self.weight_bits, self.bias_bits)
-
-    @property
-    def most_shift(self) -> int:
-        """The most that a sum is shifted: also by the number of the bit that it is of."""
-        return 2**self.shift_bits - 1 + self.input_bits - 1
-
-    @property
-    def neuron(self) -> LifConfig:
-        """The neurons of a token, which take turns, with a threshold for each layer."""
-        layers = len(self.schedule.firing)
-        most = max(self.channels, self.hidden, 16)  # fewer lie in no memory
-        return LifConfig(
-            timesteps=self.timesteps, neurons=-(-most // layers) * layers, lanes=1,
-            channels=layers, current_bits=self.residual_bits, tau=self.tau,
-            decay_input=self.decay_input, reset=self.reset, fire=self.fire,
-            threshold_load="neuron", threshold_bits=self.threshold_bits,
-            threshold=2**self.threshold_bits - 1,
-        )  # fmt: skip
-
-    @property
-    def unit(self) -> SdsaConfig | AttentionConfig | None:
-        """The attention unit."""
-        if self.attention == "none":
-            return None
-        settings: dict[str, Any] = {
-            name: getattr(self, name) for name in ("timesteps", "tokens", "heads", "head_dim")
-        }
-        if self.attention == "ssa":
-            settings |= {name: getattr(self, name) for name in ("encoder", "rng", "seed", "reseed")}
-            settings |= {"columns": 1} if self.encoder == "count" else {}
-            return AttentionConfig(**settings)
-        settings |= {
-            n: getattr(self, n) for n in ("variant", "tau", "decay_input", "reset", "fire")
-        }
-        if self.variant == 3:
-            settings["columns"] = 1
-        else:
-            settings["channels_per_beat"] = self.channels_per_beat
-        return SdsaConfig(**settings, threshold=self.attention_threshold)
-
-    @property
-    def weight_count(self) -> int:
-        """Weights of all layers, those of what sizes are filled up with among them."""
-        return self.schedule.plan.words * self.lanes * self.columns
-
-    @property
-    def bias_count(self) -> int:
-        """Biases of all layers, likewise."""
-        return self.schedule.plan.biases * self.lanes
-
-    @property
-    def layers(self) -> int:
-        """Layers with neurons of their own, those of the attention unit not among them."""
-        return len(self.schedule.firing)
-
-    @property
-    def shifts(self) -> int:
-        """Layers that go into the residual."""
-        return len(self.schedule.shifted)
-
-    @property
-    def spike_count(self) -> int:
-        """Spikes and their absences in an inference."""
-        return self.schedule.traced * self.channels_per_beat
+    def schedule(self) -> NetworkSchedule:
+        return NetworkSchedule(self)
 
     @property
     def logit_bits(self) -> int:
@@ -244,53 +55,33 @@ class TransformerConfig(Config):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        names = ["patches", "weights", "bias", "threshold", "shift", "logits", "answer"]
-        return tuple(self.stream(name) for name in names + ["trace"] * self.trace)
+        names = ["patches", *SETTINGS, "logits", "answer"] + ["trace"] * self.trace
+        return tuple(self.stream(name) for name in names)
 
     def stream(self, name: str) -> Stream:
         """Return a stream by its name."""
-        s = self.schedule
-        loaded = "; taken between inferences"
-
-        def one(
-            direction: str, lanes: int, width: int, signed: bool, elements: int, help: str
-        ) -> Stream:
-            return Stream(
-                name, direction, lanes=lanes, width=width, signed=signed,
-                beats=-(-elements // lanes), elements=elements, steps=1, help=help,
-                auxiliary=name not in ("patches", "logits"),
-            )  # fmt: skip
-
         match name:
             case "patches":
-                beats = s.image_beats
+                beats = self.schedule.image_beats
                 return Stream(
                     name, "in", lanes=self.channels_per_beat, width=self.input_bits, signed=False,
                     beats=beats, elements=beats * self.channels_per_beat, steps=1,
                     help="an image: tokens, their numbers ascending, filled up to whole beats",
                 )  # fmt: skip
-            case "weights":
-                return one("in", self.columns, self.weight_bits, True, self.weight_count,
-                           "weights of all layers in the engine's order" + loaded)  # fmt: skip
-            case "bias":
-                return one("in", self.lanes, self.bias_bits, True, self.bias_count,
-                           "biases of all layers, likewise")  # fmt: skip
-            case "threshold":
-                return one("in", 1, self.threshold_bits, False, self.layers,
-                           "thresholds, a layer a beat" + loaded)  # fmt: skip
-            case "shift":
-                return one("in", 1, max(self.shift_bits, 1), False, self.shifts,
-                           "shifts into the residual, a layer a beat" + loaded)  # fmt: skip
             case "logits":
-                return one("out", 1, self.logit_bits, True, self.classes,
-                           "sums over time steps and tokens, a class a beat")  # fmt: skip
+                return Stream(
+                    name, "out", lanes=1, width=self.logit_bits, signed=True, beats=self.classes,
+                    elements=self.classes, steps=1,
+                    help="sums over time steps and tokens, a class a beat",
+                )  # fmt: skip
             case "answer":
-                return one("out", 1, max(ceil_log2(self.classes), 1), False, 1,
-                           "the class of the greatest logit, of equal ones the first")  # fmt: skip
+                return Stream(
+                    name, "out", lanes=1, width=max(ceil_log2(self.classes), 1), signed=False,
+                    beats=1, elements=1, steps=1, auxiliary=True,
+                    help="the class of the greatest logit, of equal ones the first",
+                )  # fmt: skip
             case _:
-                return one("out", self.channels_per_beat, 1, False, self.spike_count,
-                           "spikes, layer by layer: tokens, time steps, channels; of the "
-                           "attention time steps, tokens, channels")  # fmt: skip
+                return super().stream(name)
 
     @property
     def beat_features(self) -> int:
@@ -299,38 +90,17 @@ class TransformerConfig(Config):
 
     @property
     def stimulus(self) -> dict[str, Array]:
-        weight, bias = 2 ** (self.weight_bits - 1), 2 ** (self.bias_bits - 1)
-        return {
-            "patches": Array(
-                ("tokens", "beat_features"), 0, 2**self.input_bits - 1, "patches",
-                "an image: the numbers of its tokens, filled up to whole beats",
-            ),
-            "weights": Array(("weight_count",), -weight, weight - 1, "weights", "weights"),
-            "bias": Array(("bias_count",), -bias, bias - 1, "bias", "biases"),
-            "threshold": Array(("layers",), 1, 2**self.threshold_bits - 1, "threshold",
-                               "thresholds of the neurons"),
-            "shift": Array(("shifts",), 0, 2**self.shift_bits - 1, "shift",
-                           "shifts of what goes into the residual"),
-        }  # fmt: skip
+        patches = Array(
+            ("tokens", "beat_features"), 0, 2**self.input_bits - 1, "patches",
+            "an image: the numbers of its tokens, filled up to whole beats",
+        )  # fmt: skip
+        return {"patches": patches, **super().stimulus}
 
     @property
     def result(self) -> dict[str, Array]:
         logits = Array(("classes",), *self.logit_range, "logits", "sums over the spikes")
         answer = Array((), 0, self.classes - 1, "answer", "the class")
-        spikes = Array(("spike_count",), 0, 1, "trace", "spikes of every layer")
-        return {"logits": logits, "answer": answer, **({"spikes": spikes} if self.trace else {})}
-
-    @property
-    def large_memory(self) -> bool:
-        return True
-
-    @property
-    def by_inference(self) -> bool:
-        return True
-
-    @property
-    def latency(self) -> int:
-        return self.schedule.latency
+        return {"logits": logits, "answer": answer, **super().result}
 
     @property
     def interval(self) -> int:
@@ -341,18 +111,6 @@ class TransformerConfig(Config):
         return self.schedule.interval % self.timesteps
 
     @property
-    def cycles(self) -> int:
-        return self.schedule.cycles
-
-    @property
     def notes(self) -> dict[str, Any]:
-        s = self.schedule
-        return {
-            "passes": ", ".join(f"{p.name} {s.pass_clocks(p)} clocks" for p in s.passes)
-            + f"; those between the first and the last {self.blocks} times",
-            "weights": f"{s.plan.words} words of {self.lanes * self.columns * self.weight_bits} "
-            "bit, layer by layer in the order of the passes: group of outputs, slice of inputs, "
-            "output, input",
-            "spikes": f"{s.spike_words} words of {self.channels_per_beat} bit",
-            "residual": f"signed {self.residual_bits} bit, saturates",
-        }
+        between = f"those between the first and the last come {self.blocks} times in a row"
+        return {**super().notes, "blocks": between}

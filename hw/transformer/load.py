@@ -6,9 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.linear.engine import Engine
 from hw.stream import FrameGuard
-from hw.transformer.config import TransformerConfig
-
-SETTINGS = ("weights", "bias", "threshold", "shift")
+from hw.transformer.block import SETTINGS, BlockConfig
 
 
 class Load(wiring.Component):
@@ -16,7 +14,7 @@ class Load(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
     engine : Engine
         What is written.
 
@@ -34,7 +32,7 @@ class Load(wiring.Component):
     fault : Signal(2), out
     """
 
-    def __init__(self, config: TransformerConfig, engine: Engine) -> None:
+    def __init__(self, config: BlockConfig, engine: Engine) -> None:
         self._config = config
         self._engine = engine
         signatures = {name: config.stream(name).signature for name in SETTINGS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from hw.attention import AttentionConfig
@@ -11,6 +12,7 @@ from hw.sdsa import SdsaConfig
 from hw.sdsa.plan import ProductPlan
 
 if TYPE_CHECKING:
+    from hw.transformer.block import BlockConfig
     from hw.transformer.config import TransformerConfig
 
 FINISH_CLOCKS = 7
@@ -20,7 +22,7 @@ TRACE_CLOCKS = 1
 """Clocks from a word of spikes in memory to where it leaves as a trace."""
 
 READ_CLOCKS = 1
-"""Clocks from the end of the last pass to the first logit."""
+"""Clocks from the end of the last pass to the first result."""
 
 TURN = 5
 """Least clocks between two visits of a neuron, whose membrane is in memory."""
@@ -33,7 +35,9 @@ class Pass:
     Attributes
     ----------
     name : str
-        ``embed, q, k, v, attend, project, expand, contract`` or ``head``.
+        ``embed`` or ``enter``, ``q, k, v, attend, project, expand, contract``, ``head``; with
+        experts there are ``route`` and ``merge`` around those of each, which are ``expand`` and
+        ``contract``.
     inputs, outputs : int
         Channels of a token, filled up to whole beats and groups.
     source, target : int
@@ -42,6 +46,8 @@ class Pass:
         The sum is ``kept`` as the residual, ``added`` to it, or has nothing to do with it (``""``).
     fires : bool
         There are neurons behind it.
+    expert : bool
+        It is there once for each expert, which takes the tokens that it is given.
     """
 
     name: str
@@ -51,78 +57,158 @@ class Pass:
     target: int = 0
     residual: str = ""
     fires: bool = True
+    expert: bool = False
 
     @property
     def attends(self) -> bool:
         """Whether the attention unit does it, and not the engine."""
         return self.name == "attend"
 
+    @property
+    def merges(self) -> bool:
+        """Whether the answers of experts are added to the residual, and nothing is multiplied."""
+        return self.name == "merge"
+
+    @property
+    def enters(self) -> bool:
+        """Whether neurons take the residual as it is, and nothing is multiplied."""
+        return self.name == "enter"
+
+    @property
+    def blank(self) -> bool:
+        """Whether the engine is given no spikes and no biases, so that zeros come out of it."""
+        return self.merges or self.enters
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether there are weights and biases."""
+        return not self.attends and not self.blank
+
+    @property
+    def shifts(self) -> bool:
+        """Whether sums go into the residual."""
+        return bool(self.residual) and not self.enters
+
+    @property
+    def routes(self) -> bool:
+        """Whether its spikes say who gets a token."""
+        return self.name == "route"
+
+    @property
+    def answers(self) -> bool:
+        """Whether its spikes are answers of an expert."""
+        return self.expert and self.name == "contract"
+
+    @property
+    def stored(self) -> bool:
+        """Whether its spikes go to their memory."""
+        return not self.routes and not self.answers
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """The passes, one after another; those of a block come round for each block."""
 
-    config: TransformerConfig
+    config: BlockConfig
+
+    @property
+    def entry(self) -> Pass:
+        """What makes the spikes that go into the first block."""
+        raise NotImplementedError
+
+    @property
+    def exits(self) -> tuple[Pass, ...]:
+        """What takes those that come out of the last one."""
+        return ()
+
+    @property
+    def blocks(self) -> int:
+        """How often the passes of a block are gone through."""
+        return 1
+
+    @property
+    def planes(self) -> int:
+        """How often the first pass is gone through: once for each bit of its inputs."""
+        return 1
+
+    @property
+    def feature_beats(self) -> int:
+        """Beats of a token of an image; 0 where what comes in is the residual."""
+        return 0
 
     @property
     def passes(self) -> tuple[Pass, ...]:
         """Every kind of pass, in order."""
+        return (self.entry, *self.kinds, *self.exits)
+
+    @property
+    def kinds(self) -> tuple[Pass, ...]:
+        """Those of a block."""
         c = self.config
         size = self.step_words * c.timesteps  # words of the spikes of one layer
-        spikes = 0
         wide: dict[str, Any] = {"inputs": c.channels, "outputs": c.channels}
-        attention: tuple[Pass, ...] = ()
-        if c.attention != "none":
-            first, then = self.operands
-            at = {"q": size, "k": 2 * size, "v": 3 * size}
-            # What comes out lies where the operand was that is read as it comes.
-            out = at[then]
-            attention = (
-                *(Pass(n, **wide, source=spikes, target=at[n]) for n in at if n in (*first, then)),
-                Pass("attend", target=out),
-                Pass("project", **wide, source=out, target=spikes, residual="added"),
-            )
+        if c.attention == "none":
+            return self._perceptron(size)
+        first, then = self.operands
+        at = {"q": size, "k": 2 * size, "v": 3 * size}
+        # What comes out lies where the operand was that is read as it comes.
+        out = at[then]
         return (
-            Pass("embed", self.feature_beats * c.channels_per_beat, c.channels,
-                 target=spikes, residual="kept"),
-            *attention,
-            Pass("expand", c.channels, c.hidden, source=spikes, target=size),
-            Pass("contract", c.hidden, c.channels, source=size, target=spikes, residual="added"),
-            Pass("head", c.channels, -(-c.classes // c.lanes) * c.lanes, source=spikes,
-                 fires=False),
-        )  # fmt: skip
+            *(Pass(n, **wide, target=at[n]) for n in at if n in (*first, then)),
+            Pass("attend", target=out),
+            Pass("project", **wide, source=out, residual="added"),
+            *self._perceptron(size),
+        )
+
+    def _perceptron(self, hidden: int) -> tuple[Pass, ...]:
+        """Return the passes of a block's MLP or experts, whose spikes lie from that word on."""
+        c = self.config
+        expand: dict[str, Any] = {"inputs": c.channels, "outputs": c.hidden, "target": hidden}
+        contract: dict[str, Any] = {"inputs": c.hidden, "outputs": c.channels, "source": hidden}
+        back: dict[str, Any] = {"residual": "added", "fires": bool(self.exits)}
+        if not c.experts:
+            return Pass("expand", **expand), Pass("contract", **contract, **back)
+        whole = math.lcm(c.lanes, c.channels_per_beat)
+        return (
+            Pass("route", c.channels, -(-c.experts // whole) * whole),
+            Pass("expand", **expand, expert=True),
+            Pass("contract", **contract, expert=True),
+            # A beat of no spikes for each token: what comes out of the engine are zeros.
+            Pass("merge", c.channels_per_beat, c.channels, **back),
+        )
 
     @property
     def block(self) -> tuple[Pass, ...]:
-        """Those of a block."""
-        return self.passes[1:-1]
+        """The layers of a block, those of each expert among them."""
+        kinds = self.kinds
+        experts = tuple(p for p in kinds if p.expert)
+        before = tuple(p for p in kinds if not p.expert and not p.merges)
+        return (*before, *experts * self.config.experts, *(p for p in kinds if p.merges))
 
     @property
     def layers(self) -> tuple[Pass, ...]:
         """All layers of an inference."""
-        embed, *block, head = self.passes
-        return (embed, *(block * self.config.blocks), head)
+        return (self.entry, *(self.block * self.blocks), *self.exits)
 
     @property
     def sequence(self) -> tuple[Pass, ...]:
-        """All passes of an inference: the first layer has one for each bit of its inputs."""
-        embed, *rest = self.layers
-        return (*(embed,) * self.config.input_bits, *rest)
+        """All passes of an inference."""
+        return ((self.entry,) * self.planes) + self.layers[1:]
 
     @property
     def multiplied(self) -> tuple[Pass, ...]:
-        """The layers that the engine does."""
-        return tuple(p for p in self.layers if not p.attends)
+        """The layers that have weights."""
+        return tuple(p for p in self.layers if p.multiplies)
 
     @property
     def firing(self) -> tuple[Pass, ...]:
         """Those with neurons of their own, which have a threshold each."""
-        return tuple(p for p in self.multiplied if p.fires)
+        return tuple(p for p in self.layers if p.fires and not p.attends)
 
     @property
     def shifted(self) -> tuple[Pass, ...]:
         """Those whose sums go into the residual, which are shifted to its scale."""
-        return tuple(p for p in self.multiplied if p.residual)
+        return tuple(p for p in self.layers if p.shifts)
 
     @property
     def operands(self) -> tuple[tuple[str, ...], str]:
@@ -147,22 +233,23 @@ class Schedule:
         """Return the slices of a token that comes in."""
         return step.inputs // self.config.columns
 
+    def stride(self, step: Pass) -> int:
+        """Return the words of weights of a group."""
+        return self.slices(step) if step.multiplies else 0
+
     def groups(self, step: Pass) -> int:
         """Return the groups of a token that goes out."""
         return step.outputs // self.config.lanes
 
     def words(self, step: Pass) -> int:
         """Return the words of weights."""
-        return self.groups(step) * self.slices(step)
+        return self.groups(step) * self.stride(step)
 
     def biases(self, step: Pass) -> int:
         """Return the words of biases: those of the first layer are of each token."""
+        if not step.multiplies:
+            return 0
         return self.groups(step) * (self.config.tokens if step.residual == "kept" else 1)
-
-    @property
-    def feature_beats(self) -> int:
-        """Beats of a token that comes in from outside."""
-        return -(-self.config.features // self.config.channels_per_beat)
 
     @property
     def image_beats(self) -> int:
@@ -187,6 +274,11 @@ class Schedule:
         return c.timesteps * c.tokens * used // c.channels_per_beat
 
     @property
+    def residual_words(self) -> int:
+        """Words of the residual."""
+        return self.config.timesteps * self.config.tokens * self.config.channels
+
+    @property
     def traced(self) -> int:
         """Words of spikes that are put out in an inference."""
         c = self.config
@@ -206,27 +298,53 @@ class Schedule:
             value_bits=c.value_bits,
             words=sum(map(self.words, self.multiplied)),
             biases=sum(map(self.biases, self.multiplied)),
-            least_turns=min(self.groups(p) for p in engine), events=False, tag_bits=1,
+            least_turns=min(self.groups(p) for p in engine), events=self.events,
+            tag_bits=2 if c.experts else 1,
+            # At TURN clocks or more a group, scan + 3 + turn is less than 3 of the longer of both.
+            least_pages=4 if self.events else 2,
         )  # fmt: skip
+
+    @property
+    def events(self) -> bool:
+        """Whether slices without a spike take no clocks; all clocks are bounds then."""
+        return self.config.mode == "events"
+
+    def scan_clocks(self, step: Pass) -> int:
+        """Return the clocks in which a token is cut into slices, at most."""
+        if not self.events:
+            return self.slices(step)
+        return self.beats(step) + (0 if step.blank else self.slices(step))
+
+    def slice_clocks(self, step: Pass) -> int:
+        """Return the clocks of a group's slices, at most: one where there is nothing in any."""
+        return 1 if self.events and step.blank else self.slices(step)
 
     def group_clocks(self, step: Pass) -> int:
         """Return the clocks of a group: of its slices, or of its sums one after another."""
-        return max(self.slices(step), self.config.lanes, TURN)
+        return max(self.slice_clocks(step), self.config.lanes, TURN)
+
+    def token_clocks(self, step: Pass) -> int:
+        """Return the clocks of a token: of its groups, while the next one is cut into slices."""
+        return max(self.groups(step) * self.group_clocks(step), self.scan_clocks(step))
 
     def first_group(self, step: Pass) -> int:
         """Return the clocks from where a pass begins to the sums of its first group.
 
-        The first word is read and taken, its token cut into slices, and these added up.
+        The first word is read and taken, its token cut into slices, which is told some clocks
+        later, and these added up.
         """
-        return 2 + 2 * self.slices(step) + self.plan.pipe_clocks
+        told = 3 if self.events else 1
+        slices = self.scan_clocks(step) + self.slice_clocks(step)
+        return 1 + told + slices + self.plan.pipe_clocks
 
     def pass_clocks(self, step: Pass) -> int:
         """Return the clocks of a pass."""
         c = self.config
         if step.attends:
             return self.attend_clocks
-        groups = c.timesteps * c.tokens * self.groups(step)
-        last_group = self.first_group(step) + (groups - 1) * self.group_clocks(step)
+        last_token = (c.timesteps * c.tokens - 1) * self.token_clocks(step)
+        last_group = (self.groups(step) - 1) * self.group_clocks(step)
+        last_group += self.first_group(step) + last_token
         return last_group + c.lanes + FINISH_CLOCKS + 1
 
     @property
@@ -275,6 +393,54 @@ class Schedule:
             rest = unit.plan.page_clocks + self.unit_words - 1
         return self.config.timesteps * (reads + rest) + 1
 
+    def first_word(self, step: Pass) -> int:
+        """Return the clocks from where a pass begins to its first word of spikes, as a trace."""
+        c = self.config
+        group, lane = divmod(c.channels_per_beat - 1, c.lanes)
+        last = self.first_group(step) + group * self.group_clocks(step) + lane + 1
+        return last + FINISH_CLOCKS + TRACE_CLOCKS
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the first beat of an inference to what comes out first."""
+        raise NotImplementedError
+
+    @property
+    def cycles(self) -> int:
+        """Clocks from the first beat of an inference to the last one that comes out."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSchedule(Schedule):
+    """The passes of a whole network: an embedding in front of the blocks, a head behind them."""
+
+    config: TransformerConfig
+
+    @property
+    def entry(self) -> Pass:
+        c = self.config
+        inputs = self.feature_beats * c.channels_per_beat
+        return Pass("embed", inputs, c.channels, residual="kept")
+
+    @property
+    def exits(self) -> tuple[Pass, ...]:
+        c = self.config
+        outputs = -(-c.classes // c.lanes) * c.lanes
+        return (Pass("head", c.channels, outputs, fires=False),)
+
+    @property
+    def blocks(self) -> int:
+        return self.config.blocks
+
+    @property
+    def planes(self) -> int:
+        return self.config.input_bits
+
+    @property
+    def feature_beats(self) -> int:
+        return -(-self.config.features // self.config.channels_per_beat)
+
     @property
     def logits_at(self) -> int:
         """Clocks from the first beat of an image to its first logit."""
@@ -282,18 +448,13 @@ class Schedule:
 
     @property
     def latency(self) -> int:
-        """Clocks from the first beat of an image to what comes out first."""
-        c, embed = self.config, self.passes[0]
-        if not c.trace:
+        if not self.config.trace:
             return self.logits_at
-        group, lane = divmod(c.channels_per_beat - 1, c.lanes)
-        last = self.first_group(embed) + group * self.group_clocks(embed) + lane + 1
-        before = (c.input_bits - 1) * self.pass_clocks(embed)
-        return self.image_beats + before + last + FINISH_CLOCKS + TRACE_CLOCKS
+        before = (self.planes - 1) * self.pass_clocks(self.entry)
+        return self.image_beats + before + self.first_word(self.entry)
 
     @property
     def cycles(self) -> int:
-        """Clocks from the first beat of an image to the answer."""
         return self.logits_at + 2 * self.config.classes - 1
 
     @property

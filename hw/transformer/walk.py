@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.transformer.config import TransformerConfig
+from hw.transformer.block import BlockConfig
 
 
 class Walk(wiring.Component):
@@ -15,23 +15,25 @@ class Walk(wiring.Component):
 
     Parameters
     ----------
-    config : TransformerConfig
+    config : BlockConfig
 
     Attributes
     ----------
     start : Signal(), in
         A pass begins.
     image : Signal(), in
-        It takes the image, and not spikes.
+        It takes the image, if there is one, and not spikes.
     source, last_beat : in
         The first word of its spikes; beats of a token, less 1.
     read, address : out
         Of both memories; the word is there a clock later, until the next is read.
+    ends : Signal(), out
+        With `read`: it is the last word of a token.
     valid, ready, final, restart, repeat : out, in, out, out, out
         That word goes to the engine, which has these.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         self._config = config
         s = config.schedule
         beats = max(s.beats(p) for p in s.passes)
@@ -44,6 +46,7 @@ class Walk(wiring.Component):
                 "last_beat": In(range(max(beats, 2))),
                 "read": Out(1),
                 "address": Out(range(max(words, 2))),
+                "ends": Out(1),
                 "valid": Out(1),
                 "ready": In(1),
                 "final": Out(1),
@@ -66,6 +69,7 @@ class Walk(wiring.Component):
             last_step.eq(last_beat & (step == c.timesteps - 1)),
             last_token.eq(last_step & (token == c.tokens - 1)),
         ]
+        m.d.comb += self.ends.eq(last_beat)
         m.d.sync += self.valid.eq(self.read | (self.valid & ~self.ready))
         with m.If(self.read):
             m.d.sync += [

@@ -24,7 +24,8 @@ image:
                ``reset_delay`` where it is true; ``threshold`` is what U is compared with, U = 2h
                at tau 2
 ``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
-``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`
+``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`; with the
+               same ``source`` in several layers they draw in turn from one, and have one seed
 ``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
                the neuron's as in `moe`. ``inputs, outputs, weight_bits, bias_bits`` and the arrays
                are those of the scores, which have ``score_exponent``. ``experts`` holds a list of
@@ -46,7 +47,6 @@ nothing is computed from them here: whatever the image, results lie in ``low..hi
 inputs of an ``add`` have the same one. ``input`` may have an ``exponent`` as well.
 """
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +54,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.golden.assembly import Assembly
 from sim.golden.attention import attention
 from sim.golden.lif import lif
 from sim.golden.moe import moe
@@ -83,7 +84,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     Raises
     ------
     ValueError
-        Where it is of another format, or an array is missing, of a wrong shape or out of range.
+        Where it is of another format, or an array is missing or unknown, of a wrong shape, not of
+        integers or out of range.
     """
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if (model.get("format"), model.get("schema")) != (FORMAT, SCHEMA):
@@ -91,9 +93,14 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
             f"{folder / 'model.json'}: want format {FORMAT!r} with schema {SCHEMA}, "
             f"got {model.get('format')!r} with {model.get('schema')!r}"
         )
-    with np.load(folder / "model.npz", allow_pickle=False) as file:
+    # Opened here: `np.load` leaves a file open that it can't read.
+    with (folder / "model.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    for layer in weighted(model["layers"]):
+    matrices = weighted(model["layers"])
+    known = {f"{x['name']}.{part}" for x in matrices for part in ("weights", "bias")}
+    if unknown := sorted(arrays.keys() - known):
+        raise ValueError(f"model.npz: unknown: {', '.join(unknown)}")
+    for layer in matrices:
         shape = (layer["outputs"], layer["inputs"])
         want = {
             "weights": ([shape], layer["weight_bits"]),
@@ -105,6 +112,8 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
             if array is None or array.shape not in shapes:
                 raise ValueError(f"model.npz: want {name} of shape {shapes[-1]}, "
                                  f"got {'none' if array is None else array.shape}")  # fmt: skip
+            if not np.issubdtype(array.dtype, np.integer):
+                raise ValueError(f"model.npz: want integers in {name}, got {array.dtype}")
             if array.min() < -(1 << (bits - 1)) or array.max() >= 1 << (bits - 1):
                 raise ValueError(f"model.npz: want {name} of {bits} bits, "
                                  f"got {array.min()}..{array.max()}")  # fmt: skip
@@ -120,6 +129,31 @@ def weighted(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         for expert in layer.get("experts", ()):
             found.extend(weighted(expert))
     return found
+
+
+def spiking(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers that put out spikes, those of experts among them."""
+    found = []
+    for layer in layers:
+        if layer["kind"] in ("lif", "sdsa", "attention"):
+            found.append(layer)
+        for expert in layer.get("experts", ()):
+            found.extend(spiking(expert))
+    return found
+
+
+def spikes_of(model: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the spikes of an image as a top puts them out.
+
+    Layer by layer; tokens, time steps and channels, but of the attention time steps first.
+    """
+    return np.concatenate(
+        [
+            (x.swapaxes(0, 2) if layer["kind"] == "lif" else x).ravel()
+            for layer in spiking(model["layers"])
+            for x in [values[layer["name"]]]
+        ]
+    )
 
 
 def transformer(
@@ -149,17 +183,11 @@ def transformer(
     bits = np.concatenate(np.asarray(arrays["patches"]) >> planes[:, None, None] & 1, axis=-1)
     tokens = np.broadcast_to(bits, (steps, 1, *bits.shape))
     values, state = network(model, {**own, "tokens": tokens}, state)
-    spikes = [
-        (x.swapaxes(0, 2) if layer["kind"] == "lif" else x).ravel()
-        for layer in model["layers"]
-        if layer["kind"] in ("lif", "sdsa", "attention")
-        for x in [values[layer["name"]]]
-    ]
     logits = values["logits"][0, : parameters["classes"]]
     result = {
         "logits": logits,
         "answer": np.asarray(logits.argmax()),
-        "spikes": np.concatenate(spikes),
+        "spikes": spikes_of(model, values),
     }
     return result, state
 
@@ -171,99 +199,32 @@ def network_of(
 
     Weights lie output by output within a group of `lanes`, group by group, and in a group slice by
     slice of `columns` inputs; the layers one after another: embedding, then for each block those
-    of q, k and v that its attention takes, the projection, and the two of the MLP, then the head.
-    What sizes are filled up with has weights as well.
+    of q, k and v that its attention takes, the projection, and the two of the MLP, or the router's
+    and those of each expert, then the head. What sizes are filled up with has weights as well.
 
     The inputs of the network are the bits of those of the top, the lowest of all of them first:
     the residual, which saturates, is added up bit by bit, and the bias is that of the lowest.
     """
     p = parameters
-    lanes, columns = p["lanes"], p["columns"]
-    channels, hidden = p["channels"], p["hidden"]
     inputs = -(-p["features"] // p["channels_per_beat"]) * p["channels_per_beat"]
-    classes = -(-p["classes"] // lanes) * lanes
-    rest = {name: iter(arrays[name]) for name in ("weights", "bias", "threshold", "shift")}
-    layers: list[dict[str, Any]] = []
-    own: Values = {}
-
-    def take(name: str, *shape: int) -> np.ndarray:
-        count = int(np.prod(shape))
-        return np.array(list(itertools.islice(rest[name], count)), np.int64).reshape(shape)
-
-    def matrix(i: int, o: int) -> np.ndarray:
-        words = take("weights", o // lanes, i // columns, lanes, columns)
-        return words.transpose(0, 2, 1, 3).reshape(o, i)
-
-    def linear(name: str, source: str, i: int, o: int, *, shift: int = 0) -> str:
-        own[f"{name}.weights"], own[f"{name}.bias"] = matrix(i, o), take("bias", o)
-        layers.append({"name": name, "kind": "linear", "input": source, "shift": shift})
-        return name
-
-    def saturate(name: str, *inputs: str) -> str:
-        layers.append({"name": name, "kind": "add", "inputs": inputs, "bits": p["residual_bits"]})
-        return name
-
-    def fire(source: str) -> str:
-        name = f"{source}.spikes"
-        layers.append({"name": name, "kind": "lif", "input": source,
-                       "threshold": int(take("threshold", 1)[0]), **_neuron(p)})  # fmt: skip
-        return name
-
-    def shift() -> int:
-        return int(take("shift", 1)[0])
-
-    scale = shift()
-    weights, bias = matrix(inputs, channels), take("bias", p["tokens"], channels)
+    a = Assembly(p, arrays)
+    scale = a.shift()
+    weights = a.matrix(inputs, p["channels"])
+    bias = a.take("bias", p["tokens"], p["channels"])
     planes = p["input_bits"]
     residual = ""
     for plane in range(planes):
         name = f"embed.{plane}"
-        own[f"{name}.weights"] = np.zeros((channels, planes * inputs), np.int64)
-        own[f"{name}.weights"][:, plane * inputs : (plane + 1) * inputs] = weights
-        own[f"{name}.bias"] = bias * (plane == 0)
-        layers.append({"name": name, "kind": "linear", "input": "input", "shift": scale + plane})
-        residual = saturate(f"{name}.residual", *([residual] if residual else []), name)
-    spikes = fire(residual)
+        matrix = np.zeros((p["channels"], planes * inputs), np.int64)
+        matrix[:, plane * inputs : (plane + 1) * inputs] = weights
+        a.multiply(name, "input", matrix, bias * (plane == 0), shift=scale + plane)
+        residual = a.saturate(f"{name}.residual", *([residual] if residual else []), name)
     for block in range(p["blocks"]):
-        at = f"blocks.{block}"
-        if p["attention"] != "none":
-            operands = "qv" if p["attention"] == "sdsa" and p["variant"] == 2 else "qkv"
-            taken = {x: fire(linear(f"{at}.{x}", spikes, channels, channels)) for x in operands}
-            layers.append({"name": f"{at}.attention", **taken, **_attention_of(p)})
-            sums = linear(f"{at}.project", f"{at}.attention", channels, channels, shift=shift())
-            residual = saturate(f"{at}.attended", residual, sums)
-            spikes = fire(residual)
-        wide = fire(linear(f"{at}.expand", spikes, channels, hidden))
-        sums = linear(f"{at}.contract", wide, hidden, channels, shift=shift())
-        residual = saturate(f"{at}.residual", residual, sums)
-        spikes = fire(residual)
-    linear("head", spikes, channels, classes)
-    layers.append({"name": "logits", "kind": "readout", "input": "head"})
-    return {"timesteps": p["timesteps"], "layers": layers}, own
-
-
-def _neuron(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the neurons' entries; those that the configuration leaves to `lif` as it has them."""
-    tau = parameters["tau"]
-    exact = float(tau).is_integer() and not int(tau) & (int(tau) - 1)
-    return {
-        **{name: parameters[name] for name in ("tau", "decay_input", "reset", "fire")},
-        "fraction_bits": 0 if tau in (1, 2) else 6,
-        "decay_bits": int(tau).bit_length() - 1 if exact else 16,
-    }
-
-
-def _attention_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attention's entries. All blocks have one unit, so they draw in turn."""
-    p = parameters
-    if p["attention"] == "sdsa":
-        masked = "v" if p["variant"] == 2 else "q"
-        return {"kind": "sdsa", "variant": p["variant"], "masked": masked, "heads": p["heads"],
-                **_neuron(p), "threshold": p["attention_threshold"]}  # fmt: skip
-    return {
-        "kind": "attention", "causal": False, "source": "attention",
-        **{name: p[name] for name in ("encoder", "rng", "heads", "seed", "reseed")},
-    }  # fmt: skip
+        residual = a.block(f"blocks.{block}", residual)
+    classes = -(-p["classes"] // p["lanes"]) * p["lanes"]
+    a.linear("head", a.fire(residual), p["channels"], classes)
+    a.layers.append({"name": "logits", "kind": "readout", "input": "head"})
+    return {"timesteps": p["timesteps"], "layers": a.layers}, a.own
 
 
 def network(
@@ -284,8 +245,9 @@ def network(
     Returns
     -------
     result : dict
-        What comes out of each layer, by its name: [T, B, N, C] int; the last is [B, C]. Layers of
-        experts are not among them.
+        What comes out of each layer, by its name: [T, B, N, C] int; the last is [B, C]. Spikes of
+        an expert are 0 in the time steps in which a token is not given to it; its other layers are
+        not among them.
     state : dict
         The registers behind the last image.
     """
@@ -342,7 +304,7 @@ def _run(
         else:
             x = values[layer["input"]]
             if kind == "moe":
-                values[name] = _moe(layer, arrays, x, state)
+                values[name] = _moe(layer, arrays, x, values, state)
             elif kind == "linear":
                 values[name] = _linear(layer, arrays, x)
             elif kind == "lif":
@@ -402,23 +364,26 @@ def _attention(layer: Mapping[str, Any], operands: Values, state: Any) -> tuple[
 
 
 def _moe(
-    layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray, state: State
-) -> np.ndarray:
-    steps, batch, tokens, _ = x.shape
+    layer: Mapping[str, Any], arrays: Mapping[str, np.ndarray], x: np.ndarray, values: Values,
+    state: State,
+) -> np.ndarray:  # fmt: skip
+    batch = x.shape[1]
     weights, bias = (arrays[f"{layer['name']}.{part}"] for part in ("weights", "bias"))
     mask, out = [], []
     for b in range(batch):
-        own = {"tokens": x[:, b], "weights": weights, "bias": bias}
-        mask.append(moe(layer, own)[0]["mask"])
+        scored = {"tokens": x[:, b], "weights": weights, "bias": bias}
+        mask.append(moe(layer, scored)[0]["mask"])
     given = np.stack(mask, axis=1)  # [T, B, N, E]
     for e, expert in enumerate(layer["experts"]):
         # The time steps in which a token comes, first; what is behind them is not looked at.
         order = np.argsort(given[..., e] == 0, axis=0, kind="stable")[..., np.newaxis]
-        values = {"input": np.take_along_axis(x, order, axis=0)}
-        _run(expert, arrays, values, state)
-        bits = np.zeros((steps, batch, tokens, expert[-1]["channels"]), np.int64)
-        np.put_along_axis(bits, order, values[expert[-1]["name"]], axis=0)
-        out.append(bits)
+        own = {"input": np.take_along_axis(x, order, axis=0)}
+        _run(expert, arrays, own, state)
+        for inner in spiking(expert):
+            bits = np.zeros_like(own[inner["name"]])
+            np.put_along_axis(bits, order, own[inner["name"]], axis=0)
+            values[inner["name"]] = bits * given[..., e, np.newaxis]
+        out.append(values[expert[-1]["name"]])
     answers = np.stack(out, axis=3)  # [T, B, N, E, D]
     merged = [
         moe(layer, {"tokens": x[:, b], "weights": weights, "bias": bias,

@@ -25,6 +25,7 @@ from hw.tops import TOPS
 
 SMALL = {
     "attention": ("tokens=4", "head_dim=3", "timesteps=3"),
+    "encoder": ("tokens=2", "channels=2", "timesteps=2"),
     "heads": ("tokens=4", "heads=3", "head_dim=5", "timesteps=3"),
     "lif": ("neurons=5", "lanes=2", "timesteps=3"),
     "moe": ("tokens=3", "channels=5", "experts=3", "timesteps=2"),

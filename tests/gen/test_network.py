@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from gen import network
 from gen.errors import UserError
 from hw.transformer import TransformerConfig
 from sim.golden.transformer import network as golden
-from sim.golden.transformer import patches, read, transformer
+from sim.golden.transformer import patches, read, spiking, transformer
 from sim.job import Job
 from sim.play import play
 from sim.runner import Design, build
@@ -23,23 +24,11 @@ def top_of(name, **settings):
     return model, arrays, *network.top_of(model, arrays, **settings)
 
 
-def drawing_in_turn(model):
-    """Return the same network with one source of random numbers."""
-    seed = next((x["seed"] for x in model["layers"] if x["kind"] == "attention"), None)
-    return model | {
-        "layers": [
-            x | {"source": "one", "seed": seed} if x["kind"] == "attention" else x
-            for x in model["layers"]
-        ]
-    }
-
-
 @pytest.mark.parametrize("settings", [{}, {"lanes": 4, "channels_per_beat": 16, "columns": 2}])
-@pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa"])
+@pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa", "moe"])
 def test_the_top_is_the_integer_network(name, settings):
     """Logits and answers of digits, and the spikes of every layer."""
     model, arrays, config, own = top_of(name, **settings)
-    model = drawing_in_turn(model)
     images = data.split()["test"].pixels[:4]
     want, _ = golden(model, {**arrays, "image": images})
     tokens = network.patches(config, patches(model, images))
@@ -47,12 +36,11 @@ def test_the_top_is_the_integer_network(name, settings):
     for b, image in enumerate(tokens):
         got, state = transformer(config.asdict(), {**own, "patches": image}, state)
         assert np.array_equal(got["logits"], want["logits"][b])
-        spikes = [
-            want[layer["name"]][:, b]
-            for layer in model["layers"]
-            if layer["kind"] in ("lif", "sdsa", "attention")
-        ]
+        spikes = [want[layer["name"]][:, b] for layer in spiking(model["layers"])]
         came = network.spikes_of(config, got["spikes"])
+        # Routers' spikes are no layer of their own in the model; their experts' tell of them.
+        routers = [came.pop(f"blocks.{i}.route") for i in range(2) if name == "moe"]
+        assert all(0 < x[..., :4].mean() < 1 and not x[..., 4:].any() for x in routers)
         assert list(came)[1:3] == [
             "blocks.0.expand" if name == "none" else "blocks.0.q",
             "blocks.0.contract" if name == "none" else "blocks.0.k",
@@ -73,9 +61,9 @@ def test_the_top_is_right_as_often_as_the_integer_network():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sdsa1", "ssa"])
-def test_digits_through_the_rtl(name):
-    _, _, config, own = top_of(name, lanes=64)
+@pytest.mark.parametrize(("name", "lanes"), [("sdsa1", 64), ("ssa", 64), ("moe", 32)])
+def test_digits_through_the_rtl(name, lanes):
+    _, _, config, own = top_of(name, lanes=lanes, trace=True)
     model, _ = read(TRAINED / name)
     images = data.split()["test"].pixels[:2]
     batch = {n: np.stack([x] * 2) for n, x in own.items()}
@@ -89,12 +77,13 @@ def test_digits_through_the_rtl(name):
     assert result.clocks == config.cycles + config.schedule.interval
 
 
-def test_the_preset_takes_every_model_of_digits():
+@pytest.mark.parametrize(
+    ("name", "preset"), [("sdsa1", "digits"), ("sdsa1", "primer"), ("tiny", "icebreaker")]
+)
+def test_presets_take_models_of_digits(name, preset):
     """One bitstream for all that differ in their numbers alone."""
-    preset = TransformerConfig.PRESETS["digits"]
-    for name in ("sdsa1",):
-        _, _, config, _ = top_of(name, **preset)
-        assert config == TransformerConfig(**preset)
+    _, _, config, _ = top_of(name, **TransformerConfig.PRESETS[preset])
+    assert config == TransformerConfig.preset(preset)
 
 
 def change(name, **entries):
@@ -132,6 +121,26 @@ def test_refusals(changed, message):
     assert error.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [(change("blocks.0.mlp", routing="topk", k=2),
+      "blocks.0.mlp: transformer wants mask as its routing, got topk"),
+     (change("blocks.0.mlp", capacity=15),
+      "blocks.0.mlp: transformer gives an expert all tokens that choose it, got a capacity of 15"),
+     (change("blocks.1.mlp", fire="gt"),
+      "blocks.1.mlp: transformer wants one fire in all layers, got gt beside ge"),
+     (change("blocks.1.mlp", experts=[]),
+      "the model: transformer wants as many experts in all blocks, got 0 and 4"),
+     (change("blocks.1.mlp", experts=[[{"name": "e", "kind": "lif", "input": "input"}]]),
+      "e: transformer wants a layer of kind linear, got lif")],
+)  # fmt: skip
+def test_refusals_of_experts(changed, message):
+    model, arrays = read(TRAINED / "moe")
+    with pytest.raises(UserError) as error:
+        network.top_of(changed(model), arrays)
+    assert error.value.message == message
+
+
 def test_the_command(tmp_path):
     called = CliRunner().invoke(
         network.main, [str(TRAINED / "sdsa1"), "--out", str(tmp_path), "--set", "lanes=16"]
@@ -144,10 +153,61 @@ def test_the_command(tmp_path):
     assert "module transformer(" in (tmp_path / "transformer.v").read_text()
 
 
+def nan(folder, arrays):
+    arrays["head.weights"] = arrays["head.weights"] * np.nan
+    np.savez(folder / "model.npz", **arrays)
+
+
+def shape(folder, arrays):
+    np.savez(folder / "model.npz", **arrays | {"blocks.0.mlp.bias": np.zeros(3, int)})
+
+
+def unknown(folder, arrays):
+    np.savez(folder / "model.npz", **arrays | {"head.scale": np.ones(3, int)})
+
+
+def missing(folder, arrays):
+    del arrays["blocks.1.mlp.3.second.bias"]
+    np.savez(folder / "model.npz", **arrays)
+
+
+def cut(folder, arrays):
+    whole = (folder / "model.npz").read_bytes()
+    (folder / "model.npz").write_bytes(whole[: len(whole) // 2])
+
+
+def no_json(folder, arrays):
+    (folder / "model.json").write_text("{")
+
+
+def no_experts(folder, arrays):
+    text = (folder / "model.json").read_text().replace('"experts"', '"others"')
+    (folder / "model.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(nan, "model.npz: want integers in head.weights, got float64"),
+     (shape, "model.npz: want blocks.0.mlp.bias of shape (16, 4), got (3,)"),
+     (missing, "model.npz: want blocks.1.mlp.3.second.bias of shape (16, 64), got none"),
+     (unknown, "model.npz: unknown: head.scale"),
+     (cut, "File is not a zip file"), (no_json, "Expecting property name"),
+     (no_experts, "model.json['layers'][12]: 'experts' is a required property")],
+)  # fmt: skip
+def test_models_that_are_broken(spoil, message, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TRAINED / "moe", model)
+    spoil(model, read(model)[1])
+    called = CliRunner().invoke(network.main, [str(model), "--out", str(tmp_path / "out")])
+    assert called.exit_code == 2
+    assert called.output.startswith(f"error: can't read {model}: {message}")
+    assert called.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([str(TRAINED / "moe")], "blocks.0.mlp: transformer wants a layer of kind linear, got moe"),
-     (["nowhere"], "can't read nowhere: "),
+    [(["nowhere"], "can't read nowhere: "),
      ([str(TRAINED / "sdsa1"), "--set", "lanes=5"],
       "lanes: want a divisor of channels and hidden (64), got 5"),
      ([str(TRAINED / "sdsa1"), "--set", "lane=4"], "--set lane: transformer has no such")],

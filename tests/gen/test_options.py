@@ -38,7 +38,8 @@ NAMES = ", ".join(sorted(TOPS))
             "lif",
             None,
             ["head_dim=3"],
-            "--set head_dim: not a parameter of lif but of attention, heads, sdsa, transformer",
+            "--set head_dim: not a parameter of lif but of attention, encoder, heads, sdsa, "
+            "transformer",
         ),
         ("lif", None, ["neurons"], "--set: want name=value, got 'neurons'"),
         ("lif", None, ["neurons="], "--set: want name=value, got 'neurons='"),

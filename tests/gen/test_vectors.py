@@ -63,3 +63,8 @@ def test_random_stimulus_is_of_the_shapes_and_ranges(top):
     for name, spec in config.stimulus.items():
         assert arrays[name].shape == tuple(getattr(config, axis) for axis in spec.shape)
         assert spec.low <= arrays[name].min() <= arrays[name].max() <= spec.high
+
+
+def test_random_stimulus_of_a_range_with_one_value():
+    config = resolve("transformer", None, ["shift_bits=0"])
+    assert not random_stimulus(config, np.random.default_rng(1))["shift"].any()

@@ -9,6 +9,7 @@ from gen.vectors import random_stimulus
 from hw.config import ConfigError
 from hw.transformer import TransformerConfig
 from hw.transformer.attend import Attend
+from hw.transformer.schedule import TURN
 from sim.golden.transformer import transformer
 from sim.job import Job
 from sim.play import play
@@ -66,6 +67,34 @@ def test_every_layer_has_its_weights():
     assert (c.layers, c.shifts) == (1 + 3 * 6, 1 + 3 * 2)
     spikes = 12 + 3 * (5 * 12 + 20 + 12)
     assert c.spike_count == 4 * 5 * spikes
+
+
+def test_every_expert_has_its_weights():
+    c = TransformerConfig(tokens=5, channels=12, heads=3, hidden=20, blocks=3, features=7,
+                          classes=9, lanes=4, channels_per_beat=2, experts=6)  # fmt: skip
+    block = 4 * 12 * 12 + 12 * 8 + 6 * 2 * 12 * 20  # the router's outputs fill groups
+    assert c.weight_count == 8 * 12 + 3 * block + 12 * 12
+    assert c.bias_count == 5 * 12 + 3 * (4 * 12 + 8 + 6 * (20 + 12)) + 12
+    assert (c.layers, c.shifts) == (1 + 3 * (4 + 1 + 6 * 2 + 1), 1 + 3 * 2)
+    spikes = 12 + 3 * (5 * 12 + 8 + 6 * (20 + 12) + 12)
+    assert c.spike_count == 4 * 5 * spikes
+
+
+def test_an_expert_rests_while_a_token_is_not_its():
+    """It is given every other time step, 2 each time, and fires at 3: 2, then 2 / 2 + 2.
+
+    If its membrane leaked in the step between, that would be 2 / 4 + 2.
+    """
+    sizes = dict.fromkeys(("tokens", "channels", "hidden", "experts", "features", "input_bits"), 1)
+    c = TransformerConfig(**sizes, attention="none", classes=1, shift_bits=0, trace=True)
+    arrays = {
+        "patches": np.ones((1, 1), int),
+        # Embedding, router, the two of the expert, what comes behind it.
+        "weights": np.array([4, 2, 2, 3, 1]), "threshold": np.array([4, 3, 3, 3, 5]),
+        "bias": np.zeros(5, int), "shift": np.zeros(2, int),
+    }  # fmt: skip
+    spikes = transformer(c.asdict(), arrays)[0]["spikes"].reshape(5, 4)
+    assert spikes.tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 1]]
 
 
 @pytest.mark.parametrize("timesteps", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -166,6 +195,8 @@ def random_config(rng):
                 fire=str(rng.choice(["ge", "gt"])), weight_bits=int(rng.integers(2, 9)),
                 shift_bits=int(rng.integers(0, 4)), trace=True,
                 attention_threshold=int(rng.integers(1, 6)),
+                experts=int(rng.choice([0, 0, 1, 2, 3, 5])),
+                mode=str(rng.choice(["dense", "events"])),
             )  # fmt: skip
         except ConfigError:
             continue
@@ -183,7 +214,8 @@ def test_random_networks(seed):
     result = played(config, batch)
     assert not result.message
     assert result.wrong == 0
-    assert result.clocks == config.cycles + 2 * config.schedule.interval
+    most = config.cycles + 2 * config.schedule.interval
+    assert result.clocks <= most if config.mode == "events" else result.clocks == most
 
 
 MUTANTS = {
@@ -191,13 +223,40 @@ MUTANTS = {
     "biases of a token are not repeated": (r"(first_bias <= )[^;]*;", r"\g<1>0;"),
     "biases come with every bit": (r"\.mute\([^)]*\)", ".mute(1'b0)"),
 }
+EXPERTS = {
+    "experts do not rest": (r"\.i_given\([^)]*\)", ".i_given(1'b1)"),
+    "everybody is given what the first expert is": (r"(\.expert)\([^)]*\)", r"\g<1>(1'b0)"),
+    "answers add up over blocks": (r"\.first_answers\([^)]*\)", ".first_answers(1'b0)"),
+    "answers are not added up": (r"\.merges\([^)]*\)", ".merges(1'b0)"),
+}
+
+
+def test_zeros_take_no_clocks():
+    """An image without any, but for the blocks' own biases, is done sooner by those it saves."""
+    c = TransformerConfig(**SMALL, mode="events", lanes=1, attention="none")
+    arrays = random_stimulus(c, np.random.default_rng(1))
+    zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+    zeros["threshold"] += 1
+    ones = {n: np.full_like(a, (c.steady | c.busiest)[n]) for n, a in arrays.items()}
+    took = []
+    for arrays in (zeros, ones):
+        result = played(c, {name: array[np.newaxis] for name, array in arrays.items()})
+        assert not result.message
+        assert result.wrong == 0
+        assert result.golden["logits"].any() == (arrays is ones)
+        took.append(result.clocks)
+    assert took[1] == c.cycles
+    # A group of a token takes TURN clocks, where `contract` has 12 inputs to go through, others 6.
+    tokens = c.timesteps * c.tokens
+    assert took[1] - took[0] >= (tokens - 1) * (6 * (12 - TURN) + (12 + 3) * (6 - TURN))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", MUTANTS)
+@pytest.mark.parametrize("what", MUTANTS | EXPERTS)
 def test_mutants_are_found(what):
-    emission = emitted("transformer", " ".join(f"{n}={v}" for n, v in SMALL.items()))
-    text, changes = re.subn(*MUTANTS[what], emission.verilog)
+    settings = SMALL | ({"experts": 2, "trace": "true"} if what in EXPERTS else {})
+    emission = emitted("transformer", " ".join(f"{n}={v}" for n, v in settings.items()))
+    text, changes = re.subn(*(MUTANTS | EXPERTS)[what], emission.verilog)
     assert changes
     broken = Design(emission.name, {f"{emission.name}.v": text})
     assert failures(bench(emission, broken, "verilator"))

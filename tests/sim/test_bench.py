@@ -21,7 +21,7 @@ CONFIGS = [
     ("attention", "tokens=3 head_dim=5 rows=3 columns=1 timesteps=1", "sv"),
     ("attention", "tokens=7 head_dim=4 tokens_per_beat=3 heads=2 timesteps=2", "sv"),
     ("attention", "tokens=13 head_dim=6 rows=4 tokens_per_beat=2 columns=6 rng=sobol", "v"),
-    ("attention", "tokens=9 head_dim=4 rows=9 columns=3 reseed=true timesteps=2", "v"),
+    ("attention", "tokens=11 head_dim=3 heads=2 columns=4 causal=true timesteps=2", "v"),
     ("attention", "encoder=sample tokens=4 head_dim=8 timesteps=3", "v"),
     ("attention", "encoder=sample tokens=1 head_dim=1 timesteps=2", "sv"),
     ("attention", "encoder=sample tokens=16 head_dim=4 heads=2 causal=true rng=sobol", "v"),
@@ -86,6 +86,24 @@ TRANSFORMERS = [
     "tokens=3 channels=4 attention=ssa encoder=count lanes=2 columns=2 features=9 reseed=true",
     "tokens=2 channels=4 variant=2 reset=soft fire=gt tau=3 weight_bits=4 timesteps=3 trace=true",
     "tokens=4 channels=4 attention=none blocks=3 input_bits=8 shift_bits=0 hidden=12 timesteps=1",
+    "tokens=2 channels=4 experts=3 blocks=2 lanes=2 features=2 timesteps=3 trace=true",
+    "tokens=1 channels=1 experts=1 attention=none hidden=1 features=1 classes=1 timesteps=1",
+    "tokens=3 head_dim=2 attention=ssa encoder=count experts=5 reset=soft tau=3 hidden=8 lanes=4",
+    "tokens=2 channels=4 mode=events columns=2 channels_per_beat=2 timesteps=2 trace=true",
+]
+
+ENCODERS = [
+    "tokens=1 channels=1 hidden=1 timesteps=1 attention=none",
+    "tokens=3 channels=6 channels_per_beat=2 lanes=3 experts=2 timesteps=2 trace=true",
+    "tokens=2 head_dim=2 variant=3 columns=2 reset=soft tau=3 timesteps=3 trace=true",
+    "tokens=4 head_dim=2 attention=ssa mode=events lanes=2 timesteps=2 trace=true",
+    "tokens=2 channels=4 experts=3 mode=events lanes=1 hidden=8 residual_bits=24 timesteps=2",
+]
+
+#: Little enough for a netlist.
+SMALL_TRANSFORMERS = [
+    "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
+    "tokens=2 channels=2 experts=2 attention=none features=1 input_bits=1 classes=2 timesteps=2",
 ]
 
 TILES = [
@@ -261,11 +279,26 @@ def test_corners_of_transformer(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("settings", ENCODERS)
+def test_corners_of_encoder(settings):
+    emission = emitted("encoder", settings)
+    assert not failures(bench(emission, design(emission), "verilator"))
+
+
+@pytest.mark.slow
 @pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
-def test_transformer_on_netlist(family):
-    top, settings, form = CONFIGS[-1]
-    emission = emitted(top, settings, form=form)
+def test_encoder_on_netlist(family):
+    emission = emitted("encoder", "tokens=2 channels=2 experts=2 timesteps=2")
+    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
+
+
+@pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
+@pytest.mark.parametrize("settings", SMALL_TRANSFORMERS)
+def test_transformer_on_netlist(settings, family):
+    emission = emitted("transformer", settings)
     assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
 
 

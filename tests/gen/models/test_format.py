@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gen.models import rounding
+from gen.models.form import SCHEMA_FILE, check
 from gen.models.state_dict import POOLING
 from sim.golden import transformer as golden
 from tests.gen.models import states
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = json.loads((ROOT / "gen/models/model.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 ARGS = ("--heads", "4", "--tokens", "6")
 
 
@@ -25,6 +26,52 @@ def test_the_format_is_the_one_that_golden_reads():
 @pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/trained/*/model.json")), ids=str)
 def test_committed_models_are_of_the_schema(file):
     jsonschema.validate(json.loads(file.read_text(encoding="utf-8")), SCHEMA)
+
+
+def without(*path):
+    def change(model):
+        *inner, last = path
+        for key in inner:
+            model = model[key]
+        del model[last]
+
+    return change
+
+
+def with_(value, *path):
+    def change(model):
+        *inner, last = path
+        for key in inner:
+            model = model[key]
+        model[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(without("layers"), "model.json: 'layers' is a required property"),
+     (without("timesteps"), "model.json: 'timesteps' is a required property"),
+     (with_(3, "stranger"), "model.json: Additional properties are not allowed ('stranger' was "
+      "unexpected)"),
+     (without("layers", 3, "kind"), "model.json['layers'][3]: 'kind' is a required property"),
+     (with_("conv", "layers", 3, "kind"),
+      "model.json['layers'][3]['kind']: no kind of layer 'conv'"),
+     (without("layers", 12, "experts"), "model.json['layers'][12]: 'experts' is a required "
+      "property"),
+     (with_("x", "layers", 1, "threshold"),
+      "model.json['layers'][1]['threshold']: 'x' is not of type 'integer'"),
+     (with_(0, "layers", 12, "experts", 1, 3, "threshold"),
+      "model.json['layers'][12]['experts'][1][3]['threshold']: 0 is less than the minimum of 1")],
+)  # fmt: skip
+def test_what_is_no_model_is_told(change, message):
+    file = ROOT / "examples/digits/trained/moe/model.json"
+    model = json.loads(file.read_text(encoding="utf-8"))
+    check(model)
+    change(model)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        check(model)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("make", [states.sdt, states.spikformer])
