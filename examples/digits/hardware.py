@@ -23,6 +23,7 @@ from gen.emit import emit
 from gen.errors import UserError
 from gen.network import patches, spikes_of, top_of
 from sim.golden.transformer import patches as tokens_of
+from sim.golden.transformer import spiking
 from sim.netlist import FAMILIES, synthesise
 from sim.replay import replay
 from sim.runner import Design
@@ -36,9 +37,6 @@ BOARD_LANES = 8
 LENGTH = 60
 """Images of a simulation, which begins with a reset, where nothing is drawn."""
 
-BITS = ("lif", "sdsa", "attention")
-"""Kinds of layers whose results are spikes."""
-
 Result = dict[str, Any]
 
 
@@ -48,14 +46,15 @@ def synaptic_operations(
     """Return the synaptic operations of each layer that they can be counted of from spikes.
 
     Those of a matrix are its outputs times the spikes that come in; those of `sdsa` as its port
-    ``sops`` has them. The first matrix takes no spikes, and of the scores of `attention` none
-    come out.
+    ``sops`` has them. An expert works on the tokens that it is given, and its answers are added up
+    with the others'; with the router's they are those of its layer. The first matrix takes no
+    spikes, and of the scores of `attention` none come out.
 
     Parameters
     ----------
     model : mapping
     spikes : mapping
-        By the name of the layer, [T, N, C].
+        By the name of the layer, [T, N, C]; of experts who gets a token, [T, N, E].
     """
     found = {}
     for layer in model["layers"]:
@@ -67,7 +66,46 @@ def synaptic_operations(
             heads = (*spikes[layer["q"]].shape[:2], model["heads"], model["head_dim"])
             q, k, v = (spikes[layer[x]].reshape(heads).sum(axis=3, dtype=int) for x in "qkv")
             found[layer["name"]] = int((k * v).sum() + model["head_dim"] * q.sum())
+        elif layer["kind"] == "moe":
+            tokens, given = spikes[layer["input"]], spikes[layer["name"]]
+            found[layer["name"]] = layer["outputs"] * int(tokens.sum())
+            for e, expert in enumerate(layer["experts"]):
+                own = {**spikes, "input": tokens * given[..., e : e + 1]}
+                for one in expert:
+                    if one["kind"] == "linear":
+                        found[one["name"]] = one["outputs"] * int(own[one["input"]].sum())
+                found[layer["name"]] += int(spikes[expert[-1]["name"]].sum())
     return found
+
+
+def named(model: Mapping[str, Any], came: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return spikes by the names of the model's layers.
+
+    Parameters
+    ----------
+    model : mapping
+    came : mapping
+        By the top's names, as `gen.network.spikes_of` returns them.
+    """
+    routers = [layer for layer in model["layers"] if layer["kind"] == "moe"]
+    masks = [x for name, x in came.items() if name.endswith(".route")]
+    rest = [x for name, x in came.items() if not name.endswith(".route")]
+    layers = [layer["name"] for layer in spiking(model["layers"])]
+    return {
+        **dict(zip(layers, rest, strict=True)),
+        **{x["name"]: mask[..., : x["outputs"]] for x, mask in zip(routers, masks, strict=True)},
+    }
+
+
+def most_lanes(model: Mapping[str, Any]) -> int:
+    """Return the outputs at a time that a network can have, up to `LANES`."""
+    hidden = [
+        expert[0]["outputs"]
+        for layer in model["layers"]
+        if layer["kind"] == "moe"
+        for expert in layer["experts"]
+    ]
+    return min([LANES, *hidden])
 
 
 def run(
@@ -115,10 +153,9 @@ def run(
     length = len(images) if config.attention == "ssa" else LENGTH
     came = replay(emission, inferences, length, through)
     answers = np.array([int(result["answer"]) for result in came.results])
-    firing = [layer["name"] for layer in model["layers"] if layer["kind"] in BITS]
     spikes, operations = collections.Counter[str](), collections.Counter[str]()
     for result in came.results:
-        of_image = dict(zip(firing, spikes_of(config, result["spikes"]).values(), strict=True))
+        of_image = named(model, spikes_of(config, result["spikes"]))
         spikes.update({name: int(own.sum()) for name, own in of_image.items()})
         operations.update(synaptic_operations(model, of_image))
     return {
@@ -154,7 +191,7 @@ def main() -> int:
     images = data.Images(test.pixels[: args.images], test.labels[: args.images])
     for name in args.model or models:
         folder, model, arrays = models[name]
-        lanes = BOARD_LANES if args.netlist else LANES
+        lanes = BOARD_LANES if args.netlist else most_lanes(model)
         try:
             result = run(model, arrays, images, args.netlist, lanes=lanes)
         except UserError as refused:

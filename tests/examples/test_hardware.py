@@ -5,7 +5,9 @@ import pytest
 
 from bench import energy
 from examples.digits import data, evaluate, hardware
-from sim.golden.transformer import network
+from gen.network import spikes_of, top_of
+from sim.golden.transformer import network, spiking, transformer, weighted
+from sim.golden.transformer import patches as tokens_of
 
 HARDWARE = json.loads(evaluate.HARDWARE.read_text(encoding="utf-8"))
 RESULTS = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
@@ -22,26 +24,23 @@ def some(count):
     return data.Images(TEST.pixels[:count], TEST.labels[:count])
 
 
-@pytest.mark.parametrize("name", ["none", "sdsa1", "sdsa3", "ssa_count"])
+@pytest.mark.parametrize("name", ["none", "sdsa1", "sdsa3", "ssa_count", "moe"])
 def test_synaptic_operations_are_those_of_the_account(name):
     model, arrays = MODELS[name]
     images = some(2)
     counts, _ = energy.count(model, arrays, images.pixels)
-    values, _ = network(model, {**arrays, "image": images.pixels})
-    found = [
-        hardware.synaptic_operations(
-            model,
-            {x["name"]: values[x["name"]][:, b].astype(np.uint8)
-             for x in model["layers"] if x["kind"] in hardware.BITS},
-        )
-        for b in range(2)
-    ]  # fmt: skip
+    config, own = top_of(model, arrays)
+    found, state = [], None
+    for tokens in tokens_of(model, images.pixels):
+        came, state = transformer(config.asdict(), {**own, "patches": tokens}, state)
+        spikes = hardware.named(model, spikes_of(config, came["spikes"].astype(np.uint8)))
+        found.append(hardware.synaptic_operations(model, spikes))
     assert all(found[0].values())
     for layer in found[0]:
-        own = energy.sum_of({layer: counts[layer]}, energy.SYNAPTIC)
-        assert own == found[0][layer] + found[1][layer]
-    missing = {x["name"] for x in model["layers"] if x["kind"] in ("linear", "sdsa")} - {*found[0]}
-    assert missing == {"embed"}
+        account = energy.sum_of({layer: counts[layer]}, energy.SYNAPTIC)
+        assert account == found[0][layer] + found[1][layer]
+    layers = (*weighted(model["layers"]), *(x for x in model["layers"] if x["kind"] == "sdsa"))
+    assert {x["name"] for x in layers} - found[0].keys() == {"embed"}
 
 
 @pytest.mark.parametrize(("name", "form"), [(n, f) for n, own in HARDWARE.items() for f in own])
@@ -73,8 +72,6 @@ def test_images_go_through_the_hardware(name, family):
     assert found["right"] == evaluate.correct(model, arrays, images)
     values, _ = network(model, {**arrays, "image": images.pixels})
     assert found["spikes"] == {
-        x["name"]: int(values[x["name"]].sum())
-        for x in model["layers"]
-        if x["kind"] in hardware.BITS
+        x["name"]: int(values[x["name"]].sum()) for x in spiking(model["layers"])
     }
     assert found["clocks"] > 2 * found["clocks_of_an_image"]
