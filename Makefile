@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 
 # The tests of `make test`. The last -m counts: PYTEST_ARGS='-n 0 -m icarus -k lif' works.
 FAST        := not slow and not oracle
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 # torch's CPU build (CPython 3.11, Linux x86_64) is published apart from the default builds:
 # `make lock` adds this line by hand, and pip has to be shown the wheel in its configuration
@@ -116,7 +116,7 @@ echo "Running the tests"; \
 $(PY) -m pytest -m "$$marks" $(PYTEST_ARGS)
 endef
 
-test: env lint ## The test suite (PYTEST_ARGS='-n 2' by default)
+test: env lint ## The test suite (PYTEST_ARGS='-n 2 --dist worksteal' by default)
 	$(call pytest,$(FAST))
 
 test-all: env oracles lint ## Every test: also the slow ones and those against torch

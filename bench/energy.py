@@ -7,6 +7,7 @@ rates.
 
 import collections
 import hashlib
+import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +19,9 @@ import numpy as np
 from bench.study import Study, save_study
 from bench.table import ROOT, filled, markdown
 from examples.digits import data
-from examples.digits.evaluate import CHUNK, TITLES, TRAINED, variants
+from examples.digits.evaluate import CHUNK, HARDWARE, TITLES, TRAINED, variants
 from gen.emit import write
-from gen.errors import Command
+from gen.errors import CheckFailed, Command
 from sim.activity import E_ADD, E_MAC
 from sim.golden.attention import count_skews, draws, moved
 from sim.golden.moe import moe
@@ -118,15 +119,17 @@ def count(
     totals: dict[str, collections.Counter[str]] = {}
     answers = []
     state: State | None = None
-    for begin in range(0, len(pixels), CHUNK):
-        images = pixels[begin : begin + CHUNK]
-        before = state
+    # Layers that draw in turn from one source do so image by image.
+    size = 1 if any("source" in layer for layer in model["layers"]) else CHUNK
+    for begin in range(0, len(pixels), size):
+        images = pixels[begin : begin + size]
+        before = dict(state or {})
         values, state = network(model, {**arrays, "image": images}, before)
         answers.append(values[model["layers"][-1]["name"]].argmax(axis=1))
         tokens = patches(model, images)
         values["input"] = np.broadcast_to(tokens, (model["timesteps"], *tokens.shape))
         every = np.ones(values["input"].shape[:3], bool)
-        for name, own in layer_counts(model["layers"], arrays, values, before or {}, every):
+        for name, own in layer_counts(model["layers"], arrays, values, before, every):
             totals.setdefault(name, collections.Counter()).update(own)
     return {name: dict(own) for name, own in totals.items()}, np.concatenate(answers)
 
@@ -148,8 +151,8 @@ def layer_counts(
         Weights and biases.
     values : mapping
         What goes into layers and comes out of them, [T, B, N, C] int, by name.
-    state : mapping
-        The registers of each `attention` before the first image.
+    state : dict
+        The registers that each `attention` draws from, before the first image; then behind it.
     awake : array [T, B, N] of bool
         The tokens and time steps in which something is computed; not all of them in experts.
     bits : frozenset of str
@@ -167,7 +170,8 @@ def layer_counts(
             own = masked_attention(layer, *(values[layer[operand]] for operand in "qkv"))
         elif kind == "attention":
             q, k, v = (values[layer[operand]] for operand in "qkv")
-            own = stochastic_attention(layer, q, k, v, state.get(name))
+            source = layer.get("source", name)
+            own, state[source] = stochastic_attention(layer, q, k, v, state.get(source))
         elif kind == "moe":
             own, experts = mixture(layer, arrays, values[layer["input"]])
             own["count"] = int(values[name].sum()) >> layer["shift"]
@@ -231,28 +235,30 @@ def stochastic_attention(
     k: np.ndarray,
     v: np.ndarray,
     state: tuple[int, int] | None,
-) -> dict[str, int]:
+) -> tuple[dict[str, int], tuple[int, int] | None]:
     """Return the operations of SSA: both stages AND, count and compare; or pick, which only ANDs.
 
-    The making of random numbers is not counted.
+    The making of random numbers is not counted. Also returned are the registers behind the last
+    image, but for the second kind, which has no use for them.
     """
     if layer["encoder"] == "sample":
-        return {"mask": 2 * q.size}
+        return {"mask": 2 * q.size}, None
     heads, tokens = layer["heads"], q.shape[2]
-    drawn = scores(layer, q, k, state)  # [T, B, H, N, N]
+    drawn, state = scores(layer, q, k, state)  # [T, B, H, N, N]
     score_ones = (by_heads(q, heads).sum(axis=3) * by_heads(k, heads).sum(axis=3)).sum()
     output_ones = (drawn.sum(axis=3) * by_heads(v, heads).sum(axis=4)).sum()
-    return {
+    counts = {
         "count": int(score_ones + output_ones),
         "mask": 2 * tokens * q.size,
         "compare": drawn.size + q.size,
     }
+    return counts, state
 
 
 def scores(
     layer: Mapping[str, Any], q: np.ndarray, k: np.ndarray, state: tuple[int, int] | None
-) -> np.ndarray:
-    """Return the scores that the count encoder draws, [T, B, H, N, N] bool.
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """Return the scores that the count encoder draws, [T, B, H, N, N] bool; and its registers.
 
     Parameters
     ----------
@@ -273,7 +279,7 @@ def scores(
     skews = np.array([count_skews(layer["seed"], h, tokens, size)[0] for h in range(heads)])
     ones = by_heads(q, heads) @ by_heads(k, heads).swapaxes(3, 4)
     drawn = moved(first, skews, size) < ones
-    return np.tril(drawn) if layer["causal"] else drawn
+    return np.tril(drawn) if layer["causal"] else drawn, state
 
 
 def by_heads(x: np.ndarray, heads: int) -> np.ndarray:
@@ -481,8 +487,43 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def measure(images: data.Images) -> Study:
-    """Return the study."""
+def seen(name: str, counts: Counts, found: Mapping[str, Any], images: int) -> list[str]:
+    """Return the layers whose synaptic operations were counted in the RTL.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    counts : mapping
+        Golden's operations.
+    found : mapping
+        What `examples.digits.hardware` has of the network.
+    images : int
+
+    Raises
+    ------
+    CheckFailed
+        The two are not the same.
+    """
+    rtl = found.get("rtl")
+    if not rtl or rtl["images"] != images:
+        return []
+    for layer, came in rtl["synaptic_operations"].items():
+        want = sum_of({layer: counts[layer]}, SYNAPTIC)
+        if came != want:
+            raise CheckFailed(f"{name}, {layer}: golden counts {want}, the RTL {came}")
+    return sorted(rtl["synaptic_operations"])
+
+
+def measure(images: data.Images, hardware: Mapping[str, Any]) -> Study:
+    """Return the study.
+
+    Parameters
+    ----------
+    images : Images
+    hardware : mapping
+        What `examples.digits.hardware` found.
+    """
     models = {}
     for name, (model, arrays) in networks().items():
         counts, answers = count(model, arrays, images.pixels)
@@ -492,6 +533,7 @@ def measure(images: data.Images) -> Study:
             "correct": int((answers == images.labels).sum()),
             "sha256": digest(arrays),
             "counted": counts,
+            "counted_in_rtl": seen(name, counts, hardware.get(name, {}), len(images)),
             "ann_estimated": ann,
             "estimated_nj": {
                 account: {
@@ -510,7 +552,8 @@ def measure(images: data.Images) -> Study:
         "numpy": np.__version__,
         "set": "test: held-out originals",
         "images": len(images),
-        "counted": "operations over all images and time steps, golden model",
+        "counted": "operations over all images and time steps, golden model; synaptic ones of the "
+        "layers under counted_in_rtl also from spikes that left the RTL, and the same",
         "ann_estimated": "operations of an image, from sizes",
         "kinds": KINDS,
         "prices_pj": {"spiking": SPIKING, "ann": ANN},
@@ -554,7 +597,8 @@ def layers_table(study: Study) -> str:
         for layer, counts in own["counted"].items()
         if {"mac", "mask", *SYNAPTIC} & set(counts)
     )
-    rows = []
+    where = ("RTL" if own["counted_in_rtl"] else "golden" for own in models.values())
+    rows = [("counted in", *where)]
     for layer in sorted(names):
         cells = [f"`{layer}`"]
         for own in models.values():
@@ -564,12 +608,16 @@ def layers_table(study: Study) -> str:
                 continue
             found = sum(counts.get(kind, 0) for kind in SYNAPTIC) / study["images"]
             products = counts.get("mac", 0) / study["images"]
-            cells.append(f"{products:,.0f} products" if products else f"{found:,.0f}")
+            shown = f"{products:,.0f} products" if products else f"{found:,.0f}"
+            golden = found and own["counted_in_rtl"] and layer not in own["counted_in_rtl"]
+            cells.append(f"{shown} (golden)" if golden else shown)
         rows.append(tuple(cells))
     note = (
-        "Synaptic operations of an image, counted; in the first layer the products that its "
-        "additions bit by bit stand for. `encoder=sample` counts nothing. All other operations "
-        "stand in `bench/studies/energy.json`."
+        "Synaptic operations of an image, counted: in the spikes that left the RTL of the whole "
+        "network (`examples/digits/hardware.json`), or in golden's where that is said; where both "
+        "are there they are the same. In the first layer the products that its additions bit by "
+        "bit stand for, from sizes. `encoder=sample` counts nothing. All other operations stand in "
+        "`bench/studies/energy.json`."
     )
     return "\n".join([*markdown(("layer", *(f"`{n}`" for n in models)), *rows), "", note, ""])
 
@@ -596,7 +644,8 @@ def tables(study: Study) -> dict[str, str]:
 @click.command(cls=Command, help=__doc__)
 def main() -> None:
     """Run the command."""
-    study = measure(data.split()["test"])
+    hardware = json.loads(HARDWARE.read_text(encoding="utf-8"))
+    study = measure(data.split()["test"], hardware)
     save_study(STUDY, study)
     write({PAGE.name: filled(PAGE.read_text(), tables(study), PAGE.name)}, PAGE.parent)
 

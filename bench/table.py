@@ -1,4 +1,4 @@
-"""Command: write the tables of the READMEs from the data, or check that they are theirs."""
+"""Command: write the tables of the pages from the data, or check that they are theirs."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bench import cpu_attention, gpu_attention
+from bench import bitstreams, cpu_attention, gpu_attention
 from bench.devices import DEVICES
 from bench.grid import GRID, cases, points, presets
 from bench.measure import (
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 README = ROOT / "README.md"
 BENCH_README = ROOT / "bench" / "README.md"
+BOARDS_PAGE = ROOT / "docs" / "boards.md"
 
 PAPER_US = 3.3
 """Time per inference of the block of Stochastic Spiking Attention (arXiv 2402.09109)."""
@@ -94,6 +95,7 @@ def pages() -> dict[Path, dict[str, str]]:
     return {
         README: {"table": render(collect()), "beside": render_beside()},
         BENCH_README: {"grid": render_grid()},
+        BOARDS_PAGE: {"bitstreams": bitstreams.render()},
     }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from boards.build import build
 from boards.catalogue import BOARDS, UNTRIED, Board
 from boards.loader import load_onto
-from boards.results import fits, folder_of
+from boards.results import Result, folder_of, known
 from boards.sheet import PIPE_WIDTH, save, show
 from boards.shell import behind_link
 from boards.virtual import VirtualBoard
@@ -23,9 +24,9 @@ from gen.options import config_class, nearest, resolve, top_options
 from hw.config import Config
 
 
-def list_boards(as_json: bool) -> None:
-    """Print the boards: what they have, and what of the presets is known to fit."""
-    boards: list[dict[str, Any]] = [
+def list_boards(boards: Iterable[Board], as_json: bool) -> None:
+    """Print boards: what they have, and what of the presets is known to fit."""
+    facts: list[dict[str, Any]] = [
         {
             "board": board.name,
             "title": board.title,
@@ -33,28 +34,49 @@ def list_boards(as_json: bool) -> None:
             "resources": {board.family.names[k]: n for k, n in board.resources.items()},
             "clock_mhz": board.mhz,
             "serial": board.serial,
-            "presets": fits(board),
+            "presets": {
+                top: {preset: brief(result) for preset, result in presets.items()}
+                for top, presets in known(board).items()
+            },
             "state": UNTRIED,
         }
-        for board in BOARDS.values()
+        for board in boards
     ]
     if as_json:
-        print(json.dumps(boards, indent=2))
+        print(json.dumps(facts, indent=2))
         return
-    table = Table("board", "device", "clock", "serial port", "presets that fit", "state", box=None)
-    for board in boards:
-        has = ", ".join(f"{n:,} {name}" for name, n in board["resources"].items())
-        known = "\n".join(f"{top}: {', '.join(names)}" for top, names in board["presets"].items())
+    table = Table("board", "device, clock, serial port", "presets that fit", "state", box=None)
+    for board in facts:
         table.add_row(
             f"{board['board']}\n[dim]{board['title']}[/dim]",
-            f"{board['device']}\n[dim]{has}[/dim]",
-            f"{board['clock_mhz']:g} MHz",
-            board["serial"],
-            known,
+            f"{board['device']}, {board['clock_mhz']:g} MHz\n[dim]"
+            + ", ".join(f"{n:,} {name}" for name, n in board["resources"].items())
+            + f"\nserial port: {board['serial']}[/dim]",
+            "\n".join(in_words(top, presets) for top, presets in board["presets"].items()),
             board["state"],
         )
         table.add_section()
-    Console(width=None if Console().is_terminal else 2 * PIPE_WIDTH).print(table)
+    Console(width=None if Console().is_terminal else 2 * PIPE_WIDTH, highlight=False).print(table)
+
+
+def brief(result: Result) -> dict[str, Any]:
+    """Return what a list says of a preset: whether it fits, its clock if it was built, or why."""
+    if not result["fits"]:
+        return {"fits": False, "reason": result["reason"]}
+    return {"fits": True} | ({"mhz": result["clock"]["mhz"]} if "clock" in result else {})
+
+
+def in_words(top: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the presets of a top: those that were built first, those that do not fit last."""
+    ranked = sorted(presets.items(), key=lambda item: (not item[1]["fits"], "mhz" not in item[1]))
+    there = [
+        f"{name} ({facts['mhz']:g} MHz)" if "mhz" in facts else name
+        for name, facts in ranked
+        if facts["fits"]
+    ]
+    wanting = [f"{name} ({facts['reason']})" for name, facts in ranked if not facts["fits"]]
+    lacks = f"[dim]not {', '.join(wanting)}[/dim]" if wanting else ""
+    return f"{top}: " + "; ".join(filter(None, (", ".join(there), lacks)))
 
 
 def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[str, ...]) -> Config:
@@ -75,7 +97,7 @@ def simulate(board: Board, emission: Emission) -> None:
 
 
 @click.command(cls=Command)
-@click.option("--list", "listing", is_flag=True, help="List the boards.")
+@click.option("--list", "listing", is_flag=True, help="List the boards, or --board alone.")
 @click.option("--board", metavar="BOARD", help="What to build for; see --list.")
 @top_options
 @click.option(
@@ -91,7 +113,7 @@ def simulate(board: Board, emission: Emission) -> None:
     help="Simulate the board instead; print its serial port and stay.",
 )
 @click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
-@click.option("--out", metavar="DIR", help="Folder of all files.  [default: build/boards/...]")
+@click.option("--out", metavar="DIR", help="Folder of all files.  [default: one in build/boards]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
@@ -103,19 +125,21 @@ def main(
     Without --preset the one is taken that the board has for the top. With --virtual nothing is
     built: the whole top of the board, pins and all, is simulated behind a serial port.
     """
+    if board is not None and board not in BOARDS:
+        raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
     if listing:
-        list_boards(as_json)
+        list_boards([BOARDS[board]] if board else BOARDS.values(), as_json)
         return
     if board is None:
         raise UserError(f"--board is missing: want one of {', '.join(BOARDS)}")
-    if board not in BOARDS:
-        raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
     target = BOARDS[board]
     config = chosen(target, top, preset, settings)
+    if virtual and (program or out or as_json):
+        raise UserError("--virtual builds nothing: --program, --out and --json are of a bitstream")
     if virtual:
         simulate(target, emit(str(top), config))
         return
-    folder = Path(out) if out else folder_of(target, str(top))
+    folder = Path(out) if out else folder_of(target, str(top), config)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
     emission = emit(str(top), config)

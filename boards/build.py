@@ -37,6 +37,24 @@ Design = Callable[[int], wiring.Component]
 """From the clocks of a bit at the serial port to what is put on the pins."""
 
 
+class TooLarge(UserError):
+    """A design does not fit a device.
+
+    Attributes
+    ----------
+    reason : str
+        What the device has too little of: how much is needed, and how much there is.
+    """
+
+    def __init__(self, board: Board, top: str, reason: str) -> None:
+        super().__init__(f"{board.name}: {top} does not fit: it needs {reason}")
+        self.reason = reason
+
+
+class NoBitstream(CheckFailed):
+    """The device is large enough, but no seed gives a placement, a route, or the board's clock."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Bitstream:
     """A bitstream, and what is known of it.
@@ -119,16 +137,21 @@ def build(
 
     Raises
     ------
+    TooLarge
+        It does not fit the device.
     UserError
-        It does not fit the device, or the folder can't be written.
+        The folder can't be written.
+    NoBitstream
+        No seed is placed and routed, or the board's clock is too fast for it.
     CheckFailed
-        A tool failed, or the board's clock is too fast for it.
+        A tool failed.
     """
     work = _Work(board, emission, design, pll)
     inputs = work.inputs(seeds)
     known = load(folder)
     if known and known.facts["inputs"] == inputs:
         return known
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = tempfile.TemporaryDirectory(prefix=".build_", dir=folder)
@@ -136,14 +159,19 @@ def build(
         raise UserError(f"can't write {folder}: {wrong.strerror}") from wrong
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     shown = console is not None and console.is_terminal
-    with staging as made, Progress(*columns, console=console, disable=not shown) as progress:
-        task = progress.add_task(board.name, total=None)
-        facts = work.run(
-            Path(made), seeds, lambda step: progress.update(task, description=step)
-        ) | {"inputs": inputs}
-        write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, Path(made))
-        for file in Path(made).iterdir():
-            file.replace(folder / file.name)
+    try:
+        with staging as made, Progress(*columns, console=console, disable=not shown) as progress:
+            task = progress.add_task(board.name, total=None)
+            facts = work.run(
+                Path(made), seeds, lambda step: progress.update(task, description=step)
+            ) | {"inputs": inputs}
+            write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, Path(made))
+            for file in Path(made).iterdir():
+                file.replace(folder / file.name)
+    except UserError:
+        if new:
+            folder.rmdir()
+        raise
     done = load(folder)
     assert done is not None
     return done
@@ -246,9 +274,7 @@ class _Work:
         """Return what is used after packing, before anything is placed, or refuse."""
         used = self.pack_only(folder)
         if over := self.board.over(used):
-            raise UserError(
-                f"{self.board.name}: {self.emission.top} does not fit: it needs {', '.join(over)}"
-            )
+            raise TooLarge(self.board, self.emission.top, ", ".join(over))
         return used
 
     def place(self, seed: int, mhz: float, folder: Path) -> Facts:
@@ -276,8 +302,8 @@ class _Work:
         return placed
 
     def place_all(self, seeds: Sequence[int], mhz: float, folder: Path) -> dict[int, Facts]:
-        """Place and route with every seed, as many at a time as there are processors."""
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        """Place and route with every seed, as many at a time as processors may be used."""
+        with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             placed = pool.map(lambda seed: self.place(seed, mhz, folder), seeds)
             return dict(zip(seeds, placed, strict=True))
 
@@ -286,7 +312,7 @@ class _Work:
 
         Raises
         ------
-        CheckFailed
+        NoBitstream
             No rate is low enough.
         """
         own = self.board.mhz
@@ -295,7 +321,7 @@ class _Work:
             return found.mhz, found
         if own <= limit:
             return own, None
-        raise CheckFailed(
+        raise NoBitstream(
             f"{self.board.name}: want {own:g} MHz, the board's clock, with a margin; "
             f"{self.emission.top} reaches {limit / MARGIN:.1f}"
         )
@@ -321,7 +347,7 @@ class _Work:
             if kept:
                 break
         else:
-            raise CheckFailed(f"{name}: no seed of {list(seeds)} keeps to {mhz:g} MHz")
+            raise NoBitstream(f"{name}: no seed of {list(seeds)} keeps to {mhz:g} MHz")
         seed = max(kept, key=lambda s: kept[s]["mhz"])
         tell(f"{name}: packing")
         target = f"{self.emission.name}_{name}{self.family.suffix}"
@@ -333,7 +359,7 @@ class _Work:
         rates = [p["mhz"] for p in placed.values() if "mhz" in p]
         if not rates:
             (*_, reason) = (p["error"] for p in placed.values())
-            raise CheckFailed(
+            raise NoBitstream(
                 f"{self.board.name}: {self.emission.top} is not placed and routed: {reason}"
             )
         return float(max(rates))

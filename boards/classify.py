@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gen.errors import UserError
-from gen.network import patches, top_of
+from gen.network import patches, spikes_of, top_of
 from sim.arrays import archive
 from sim.golden.transformer import patches as tokens_of
 from sim.golden.transformer import read
@@ -30,11 +30,14 @@ class Classified:
     logits : ndarray [B, classes]
     right : int or None
         How many are as labelled, if they are.
+    spikes : mapping of str to ndarray [B, T, N, C]
+        Of each layer, as `gen.network.spikes_of` calls them; none from a top without a trace.
     """
 
     answers: np.ndarray
     logits: np.ndarray
     right: int | None
+    spikes: Mapping[str, np.ndarray]
 
 
 def model_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -104,4 +107,7 @@ def classify(
     result = board.run(**batch, patches=patches(config, tokens_of(model, images)))
     answers = result["answer"].ravel()
     right = None if labels is None else int((answers == labels).sum())
-    return Classified(answers, result["logits"], right)
+    traced = [spikes_of(config, one) for one in result.get("spikes", ())]
+    names = traced[0] if traced else ()
+    spikes = {name: np.stack([one[name] for one in traced]) for name in names}
+    return Classified(answers, result["logits"], right, spikes)

@@ -255,7 +255,7 @@ def demonstrate(out: Path, console: Console) -> Outcome:
           "never", lit.passed and not lit.failed and lit.clocks == expected)  # fmt: skip
     check(f"with one bit of the checksum wrong the red LED goes on after {unlit.clocks:,} clocks",
           unlit.failed and not unlit.passed)  # fmt: skip
-    wired = send(attention, batch, drawn[:DIGITS], steps, check)
+    wired = send(steps, check)
 
     return Outcome(
         front=front,
@@ -445,7 +445,7 @@ def describe(o: Outcome) -> report.Report:
                     ),
                 ],
             ),
-            wired_section(o.wired, o.attention),
+            wired_section(o.wired),
             report.Section(
                 "How this was made",
                 "Every number is the same in every run, and so is every byte of this page.",

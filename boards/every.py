@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import click
 from rich.console import Console
 
-from boards.build import build, inputs, size
+from boards.build import NoBitstream, TooLarge, build, inputs, size
 from boards.catalogue import BOARDS, Board
-from boards.results import folder_of, known, note
+from boards.looked import Looked
+from boards.results import Result, folder_of, of
 from boards.sheet import PIPE_WIDTH, save
 from boards.shell import behind_link
 from gen.emit import Emission, emit
-from gen.errors import CheckFailed, Command, UserError
+from gen.errors import CheckFailed, Command
 from hw.tops import TOPS
 
 SEEDS = (1, 2, 3)
@@ -46,21 +47,25 @@ def emission(top: str, preset: str) -> Emission:
     return emit(top, TOPS[top].config.preset(preset))
 
 
-def make(case: Case, console: Console) -> str:
-    """Build and note a case; return what became of it."""
+def make(case: Case, console: Console) -> Result:
+    """Build a case, unless it is known that there is none; return what became of it."""
     board, top, preset = case
     unit = emission(top, preset)
+    design = behind_link(unit)
+    given = inputs(board, unit, design, SEEDS)
+    before = of(board, top, preset)
+    if before.get("inputs") == given and not before["fits"]:
+        return before
     try:
-        done = build(board, unit, behind_link(unit), folder_of(board, top), SEEDS, console=console)
-    except CheckFailed:
-        raise
-    except UserError as refused:
-        note(board, top, preset, {"fits": False, "reason": refused.message})
-        return refused.message
+        folder = folder_of(board, top, unit.config)
+        done = build(board, unit, design, folder, SEEDS, console=console)
+    except TooLarge as refused:
+        return {"fits": False, "reason": refused.reason, "inputs": given}
+    except NoBitstream as none:
+        return {"fits": False, "reason": none.message, "inputs": given}
     save(done)
     keys = ("resources", "clock", "path", "serial", "timing", "inputs", "sha256")
-    note(board, top, preset, {"fits": True, **{k: done.facts[k] for k in keys}})
-    return f"{done.wanted:g} MHz, {', '.join(f'{n:,} {k}' for k, n in done.used.items() if n)}"
+    return {"fits": True, **{k: done.facts[k] for k in keys}}
 
 
 def command(board: Board, unit: Emission) -> str:
@@ -76,17 +81,26 @@ def packed(synthesis: str, top: str, preset: str) -> dict[str, int]:
     return size(board, unit, behind_link(unit))
 
 
-def measure(case: Case) -> str:
-    """Note by its size whether a case fits; return that."""
+def measure(case: Case) -> Result:
+    """Return by its size whether a case fits."""
     board, top, preset = case
     unit = emission(top, preset)
     given = inputs(board, unit, behind_link(unit), ())
-    result = known(board).get(top, {}).get(preset, {})
-    if result.get("inputs") != given:
-        over = board.over(packed(command(board, unit), top, preset))
-        result = {"fits": not over, "reason": ", ".join(over), "inputs": given}
-        note(board, top, preset, result)
-    return "fits" if result["fits"] else f"does not fit: it needs {result['reason']}"
+    before = of(board, top, preset)
+    if before.get("inputs") == given:
+        return before
+    over = board.over(packed(command(board, unit), top, preset))
+    return {"fits": not over, "reason": ", ".join(over), "inputs": given}
+
+
+def said(result: Result) -> str:
+    """Return what became of a case, in words."""
+    if not result["fits"]:
+        return f"no: {result['reason']}"
+    if "clock" not in result:
+        return "fits"
+    used = ", ".join(f"{n['used']:,} {k}" for k, n in result["resources"].items() if n["used"])
+    return f"{result['clock']['mhz']:g} MHz, {used}"
 
 
 @click.command(cls=Command)
@@ -99,14 +113,18 @@ def main(boards: tuple[str, ...], tops: tuple[str, ...]) -> None:
     """
     console = Console(width=None if Console().is_terminal else PIPE_WIDTH, highlight=False)
     failed = []
-    found = sorted(cases(boards, tops), key=lambda case: not is_built(case))
-    for case in found:
+    looked = Looked()
+    for case in sorted(cases(boards, tops), key=lambda case: not is_built(case)):
         board, top, preset = case
+        result = looked.result(*case)
         try:
-            said = make(case, console) if is_built(case) else measure(case)
+            if not result:
+                result = make(case, console) if is_built(case) else measure(case)
+                looked.note(*case, result)
+            words = said(result)
         except CheckFailed as wrong:
-            failed.append(said := wrong.message)
-        console.print(f"{board.name}, {top} {preset}: {said}", soft_wrap=True)
+            failed.append(words := wrong.message)
+        console.print(f"{board.name}, {top} {preset}: {words}", soft_wrap=True)
     if failed:
         raise CheckFailed(f"{len(failed)} failed; the first: {failed[0]}")
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,9 @@ class SerialLine:
                 port, baudrate=baud, timeout=GLANCE, write_timeout=PATIENCE, exclusive=True
             )
         except (serial.SerialException, ValueError) as wrong:
-            raise UserError(f"--port: can't open {port}: {wrong}") from wrong
+            number = getattr(wrong, "errno", None)
+            reason = os.strerror(number) if number else wrong
+            raise UserError(f"--port: can't open {port}: {reason}") from wrong
         # An adapter that waits for more before it hands a byte on costs most of the throughput.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             self._port.set_low_latency_mode(True)

@@ -3,6 +3,8 @@
 import itertools
 import os
 import re
+import resource
+import signal as signals
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,6 +23,10 @@ class NoPlace(Exception):
     """The design can't be placed or routed; the message is nextpnr's."""
 
 
+class Endless(Exception):
+    """A tool has used up the time that it was given."""
+
+
 def tool(
     name: str, *options: str, cwd: Path, limit_s: int | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -30,23 +36,28 @@ def tool(
     ------
     UserError
         The program is not beside the running Python.
-    subprocess.TimeoutExpired
-        It took longer than `limit_s` seconds.
+    Endless
+        It took more than `limit_s` seconds of a processor: how busy the machine is does not matter.
     """
     program = Path(sys.executable).parent / name
     if not program.exists():
         raise UserError(f"{name}: want it beside {sys.executable}; `make env` installs it")
-    return subprocess.run(
+    with subprocess.Popen(
         [program, *options],
         cwd=cwd,
         # With mounts of the user's the folder itself might be out of sight.
         env={k: v for k, v in os.environ.items() if k != "YOWASP_MOUNT"},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=limit_s,
-    )
+    ) as process:
+        if limit_s is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit_s, limit_s + 10))
+        printed, errors = process.communicate()
+    if process.returncode == -signals.SIGXCPU:
+        raise Endless(name)
+    return subprocess.CompletedProcess([name, *options], process.returncode, printed, errors)
 
 
 def nextpnr(
@@ -66,7 +77,7 @@ def nextpnr(
     asked = ("--timing-allow-fail", "-q", "-l", log, *options)
     try:
         done = tool(program, *asked, cwd=cwd, limit_s=limit_s)
-    except subprocess.TimeoutExpired as wrong:
+    except Endless as wrong:
         raise NoPlace(f"not routed within {limit_s} s") from wrong
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
@@ -99,9 +110,10 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `mhz`; `path`, the signals that the cells on the way are called after, from the register or
-        memory where it begins to the one where it ends; `port`, the port of that one; `levels`,
-        the cells between; `logic_ns` and `routing_ns`.
+        `mhz`; `path`, the signals that the cells on the way are called after (the instances of
+        those without a name), from the register or memory where it begins to the one where it
+        ends; `port`, the port of that one; `levels`, the cells between; `logic_ns` and
+        `routing_ns`.
     """
     (rate,) = report["fmax"].values()
     (path,) = (
@@ -111,7 +123,7 @@ def clock(report: Mapping[str, Any], unit: str) -> dict[str, Any]:
     )
     routing = sum(hop["delay"] for hop in path if hop["type"] == "routing")
     # A cell that nextpnr added has no signal's name.
-    signals = filter(None, (signal(hop["to"]["cell"], unit) for hop in path))
+    signals = filter(None, (place(hop["to"]["cell"], unit) for hop in path))
     return {
         "mhz": round(rate["achieved"], 2),
         "path": [name for name, _ in itertools.groupby(signals)],
@@ -130,3 +142,13 @@ CELL = re.compile(r"(_(LUT[1-4]|CCU2C|TRELLIS|DP16KD|MULT18X18D|SB|DFF[A-Z]*|ALU
 def signal(name: str, unit: str = "") -> str:
     """Return the signal that a cell or net is called after."""
     return CELL.sub("", name.removeprefix(f"{unit}."))
+
+
+# In the emitted Verilog `_100_` is a net that the design has no name for; of a cell that is called
+# after nothing at all `signal` leaves its instance and a dot.
+NAMELESS = re.compile(r"(^|\.)(_\d+_)?$")
+
+
+def place(name: str, unit: str) -> str:
+    """Return the signal that a cell is called after, or the instance that it is in."""
+    return NAMELESS.sub("", signal(name, unit))

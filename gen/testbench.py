@@ -64,6 +64,7 @@ def bench_files(
             "beats": s.beats,
             "count": len(beats[s.name]),
             "file": files[s.name],
+            "record": record(name, s.name),
             "index": index,
         }
         for index, s in enumerate(config.streams)
@@ -83,6 +84,11 @@ def bench_files(
     )
     vectors = {files[s.name]: _memory(s, beats[s.name]) for s in config.streams}
     return {f"{name}_tb.sv": text, **vectors}
+
+
+def record(name: str, stream: str) -> str:
+    """Return the file that the bench of a top writes to what comes out of a stream."""
+    return f"{name}_tb_{stream}.out"
 
 
 def _is_setting(stream: Stream) -> bool:

@@ -29,9 +29,9 @@ def pack(stream: Stream, array: np.ndarray) -> list[int]:
         ``stream.steps * stream.beats`` words: element 0 lowest, two's complement, what has no
         element 0.
     """
-    values = np.asarray(array).astype(np.int64).reshape(stream.steps, stream.elements)
-    idle = stream.beats * stream.lanes - stream.elements
-    lanes = np.pad(values, ((0, 0), (0, idle))).reshape(-1, stream.lanes, 1)
+    values = np.zeros((stream.steps, stream.beats * stream.lanes), np.int64)
+    values[:, : stream.elements] = np.reshape(array, (stream.steps, stream.elements))
+    lanes = values.reshape(-1, stream.lanes, 1)
     bits = ((lanes >> np.arange(stream.width)) & 1).astype(np.uint8)
     words = np.packbits(bits.reshape(len(lanes), -1), axis=1, bitorder="little")
     return [int.from_bytes(word.tobytes(), "little") for word in words]

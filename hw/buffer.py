@@ -1,8 +1,9 @@
 """A buffer for the tokens of whole time steps, read several tokens at a time and repeatedly."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -16,7 +17,7 @@ from hw.turns import read_ahead
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BufferShape:
-    """What a `TokenBuffer` is like.
+    """What a `StepBuffer` is like.
 
     Attributes
     ----------
@@ -32,9 +33,6 @@ class BufferShape:
         Clocks from the release of a time step to the last use of its last group.
     interval : int
         Clocks from one time step to the next; there are as many `slots` as it takes to keep it.
-    read_clocks : int
-        Clocks from `read` to `group`: one, and as many as there are registers behind the memory.
-        The first of them can be the memory's own; one more may be beside what uses the group.
     """
 
     stream: Stream
@@ -43,12 +41,11 @@ class BufferShape:
     begins_at: int
     used_at: int
     interval: int
-    read_clocks: int
 
     @property
     def registered(self) -> bool:
         """Whether clock rate comes before cells: there is a register behind the guard too."""
-        return self.read_clocks > 1
+        return True
 
     @property
     def group_beats(self) -> int:
@@ -62,11 +59,8 @@ class BufferShape:
 
     @property
     def lag(self) -> int:
-        """Clocks from the release of a time step to where another may be written over it.
-
-        Registers are read where they are, a memory `read_clocks` before.
-        """
-        return self.used_at if self.groups == 1 else self.used_at - self.read_clocks
+        """Clocks from the release of a time step to where another may be written over it."""
+        return self.used_at
 
     @property
     def early(self) -> int:
@@ -84,21 +78,41 @@ class BufferShape:
         return max(-(-held // self.interval), 2)
 
 
-class TokenBuffer(wiring.Component):
-    """Hold time steps of one stream; read groups of `columns` tokens from the oldest.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenShape(BufferShape):
+    """What a `TokenBuffer` is like.
+
+    Attributes
+    ----------
+    read_clocks : int
+        Clocks from `read` to `group`: one, and as many as there are registers behind the memory.
+        The first of them can be the memory's own; one more may be beside what uses the group.
+    """
+
+    read_clocks: int
+
+    @property
+    def registered(self) -> bool:
+        return self.read_clocks > 1
+
+    @property
+    def lag(self) -> int:
+        return self.used_at - self.read_clocks
+
+
+class StepBuffer(wiring.Component):
+    """Hold time steps of one stream, of which the oldest one is used.
 
     Tokens are written as they come, a beat a clock. A time step counts as *waiting* once its last
-    token can be read, until it is taken; from then until its release it can be read. A broken
-    frame that leaves nothing of its inference takes a slot too, marked `void`, so that several
-    buffers side by side keep step with each other.
-
-    With more than one group the tokens lie in memory (`slots` pages of `groups` words); with one
-    group they move through a chain of registers, a stage a slot, since all of them are read at
-    once.
+    token has come, until it is taken; from then until its release it can be used. A broken frame
+    that leaves nothing of its inference takes a slot too, marked `void`, so that several buffers
+    side by side keep step with each other.
 
     Parameters
     ----------
     shape : BufferShape
+    ports : mapping
+        Further members.
 
     Attributes
     ----------
@@ -108,21 +122,22 @@ class TokenBuffer(wiring.Component):
     waiting, first, void : Signal(), out
         Whether a time step waits to be taken, and its marks.
     settled : Signal(), out
-        The oldest time step is where it is read from: it may be taken without being read.
+        The oldest time step is where it is used: it may be taken without being used.
     take : Signal(), in
         The waiting time step is taken.
+    drop : Signal(), in
+        So it is, but it is not used at all.
     release : Signal(), in
-        With the last `read` of the time step that was taken, or `take` if it is not read at all.
-    read : Signal(), in
-        Fetch group `address` of the oldest time step.
+        With the last use of the time step that was taken.
     group : out
-        `columns` tokens, `read_clocks` clocks after `read`; token 0 lowest; held until the next.
+        `columns` tokens; token 0 lowest.
     """
 
-    def __init__(self, shape: BufferShape) -> None:
+    def __init__(self, shape: BufferShape, ports: Mapping[str, wiring.Member]) -> None:
         self.shape = shape
         beat = shape.stream.lanes * shape.stream.width
         self._word = data.ArrayLayout(beat, shape.group_beats)
+        token = beat // shape.tokens
         super().__init__(
             {
                 "i": In(shape.stream.signature),
@@ -132,12 +147,10 @@ class TokenBuffer(wiring.Component):
                 "void": Out(1),
                 "settled": Out(1),
                 "take": In(1),
+                "drop": In(1),
                 "release": In(1),
-                "read": In(1),
-                "address": In(range(max(shape.groups, 2))),
-                "group": Out(
-                    data.ArrayLayout(beat // shape.tokens, shape.tokens * shape.group_beats)
-                ),
+                "group": Out(data.ArrayLayout(token, shape.tokens * shape.group_beats)),
+                **ports,
             }
         )
 
@@ -147,21 +160,15 @@ class TokenBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), guard.i)
         m.d.comb += self.fault.eq(guard.fault)
 
-        released = [self.release]  # so many clocks ago
-        for i in range(self.shape.lag):
-            later = Signal(name=f"released{i}")
-            m.d.sync += later.eq(released[-1])
-            released.append(later)
-
         used = Signal(range(self.shape.slots + 1))  # slots that are full
         commit = Signal()
-        m.d.comb += [
-            commit.eq(guard.done | guard.void),
-            guard.o.ready.eq(used != self.shape.slots),
-        ]
-        m.d.sync += used.eq(used + commit - released[self.shape.early])
+        released = history(m, self.release | self.drop, self.shape.lag, "released")
+        after = (used + commit - released[self.shape.early])[: len(used)]
+        free = Signal(init=1)  # in front of all that the guard does
+        m.d.comb += [commit.eq(guard.done | guard.void), guard.o.ready.eq(free)]
+        m.d.sync += [used.eq(after), free.eq(after != self.shape.slots)]
 
-        beat = _Beat(
+        beat = Beat(
             write=guard.o.valid & guard.o.ready,
             data=guard.o.payload.data.as_value(),
             index=guard.beat,
@@ -170,28 +177,46 @@ class TokenBuffer(wiring.Component):
             opening=guard.opening,
             void=guard.void,
         )
-        # The register is between the last token and its first read, not between that and its mark.
-        self._marks(m, beat)
-        if self.shape.registered:
-            beat = beat.registered(m)
-        if self.shape.groups > 1:
-            self._memory(m, beat, released)
-        else:
-            self._chain(m, beat, released)
-        return m
-
-    def _marks(self, m: Module, beat: "_Beat") -> None:
-        """Keep the marks of the time steps that are whole and not yet taken, oldest first."""
+        # The register is between the last token and its first use, not between that and its mark.
         m.submodules.marks = marks = Marks(2, self.shape.slots)
         m.d.comb += [
             marks.write.eq(beat.commit),
             marks.word.eq(Cat(beat.opening, beat.void)),
-            marks.pop.eq(self.take),
-            self.waiting.eq(marks.waiting),
+            marks.pop.eq(self.take | self.drop),
             Cat(self.first, self.void).eq(marks.oldest),
         ]
+        if self.shape.registered:
+            beat = beat.registered(m)
+        m.d.comb += self.waiting.eq(marks.waiting & self._store(m, beat, released))
+        return m
 
-    def _memory(self, m: Module, beat: "_Beat", released: list[Signal]) -> None:
+    def _store(self, m: Module, beat: "Beat", released: list[Value]) -> Value:
+        """Store beats; return whether the next time step may be taken."""
+        raise NotImplementedError
+
+
+class TokenBuffer(StepBuffer):
+    """Hold time steps of one stream; read groups of `columns` tokens from the oldest.
+
+    They lie in memory: `slots` pages of `groups` words.
+
+    Parameters
+    ----------
+    shape : TokenShape
+
+    Attributes
+    ----------
+    read : Signal(), in
+        Fetch group `address` of the oldest time step; it is in `group` `read_clocks` clocks later,
+        until the next one.
+    """
+
+    shape: TokenShape
+
+    def __init__(self, shape: TokenShape) -> None:
+        super().__init__(shape, {"read": In(1), "address": In(range(max(shape.groups, 2)))})
+
+    def _store(self, m: Module, beat: "Beat", released: list[Value]) -> Value:
         bits = ceil_log2(self.shape.groups)
         # A page beyond those that are held lets the port write whatever is there into the place of
         # the next beat: no gate on each of its enables. And one while a slot is free too `early`.
@@ -242,29 +267,11 @@ class TokenBuffer(wiring.Component):
         ]
         for word in write.data:
             m.d.comb += word.eq(beat.data)
-
-    def _chain(self, m: Module, beat: "_Beat", released: list[Signal]) -> None:
-        stages = [Signal(self._word, name=f"stage{i}") for i in range(self.shape.slots)]
-        full = Signal(self.shape.slots)
-        moves = Signal(self.shape.slots)  # the content of the stage leaves
-        for i in range(self.shape.slots - 1):
-            m.d.comb += moves[i].eq(full[i] & (~full[i + 1] | moves[i + 1]))
-            with m.If(moves[i]):
-                m.d.sync += stages[i + 1].eq(stages[i])
-        m.d.comb += [
-            moves[-1].eq(released[-1]),
-            self.group.as_value().eq(stages[-1]),
-            self.settled.eq(full[-1] & ~Cat(released[1:]).any()),
-        ]
-        arrives = [beat.commit, *moves[:-1]]
-        m.d.sync += full.eq(Cat((f & ~g) | a for f, g, a in zip(full, moves, arrives, strict=True)))
-        with m.If(beat.write):
-            word = stages[0].as_value()
-            m.d.sync += word.eq(Cat(word, beat.data)[len(beat.data) :])
+        return Const(1)
 
 
 @dataclasses.dataclass
-class _Beat:
+class Beat:
     """What the guard says of a clock."""
 
     write: Value  # a beat of a frame that is whole so far
@@ -275,11 +282,21 @@ class _Beat:
     opening: Value
     void: Value
 
-    def registered(self, m: Module) -> "_Beat":
+    def registered(self, m: Module) -> "Beat":
         """Return the same a clock later."""
         later = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             later[field.name] = Signal.like(value, name=f"beat_{field.name}")
             m.d.sync += later[field.name].eq(value)
-        return _Beat(**later)
+        return Beat(**later)
+
+
+def history(m: Module, value: Value, clocks: int, name: str) -> list[Value]:
+    """Return `value` now and so many clocks ago, each."""
+    values = [value]
+    for i in range(clocks):
+        later = Signal(name=f"{name}{i}")
+        m.d.sync += later.eq(values[-1])
+        values.append(later)
+    return values

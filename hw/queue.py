@@ -7,13 +7,22 @@ from amaranth.lib.wiring import In, Out
 
 from hw.attributes import BLOCK, NO_COLLISION
 
+SHORT_QUEUE = 16
+"""Words up to which a queue needs no block RAM: as deep as a RAM cell in LUTs is."""
+
+QUEUE_CLOCKS = 2
+"""Clocks of an `OutputQueue` in LUT memory."""
+
+BLOCK_QUEUE_CLOCKS = 3
+"""Clocks of one in block RAM."""
+
 
 class OutputQueue(wiring.Component):
     """Take what a pipeline puts out whenever it comes; say whether more may be issued into it.
 
     With a queue that has room for all that is on its way no clock enable has to run from the output
-    back through the pipeline. In LUT memory where there is any: up to 16 words take a RAM cell for
-    four bits.
+    back through the pipeline. In LUT memory where there is any: a RAM cell for four bits of up to
+    `SHORT_QUEUE` words.
 
     Parameters
     ----------
@@ -22,6 +31,8 @@ class OutputQueue(wiring.Component):
         Words; one more is at the output.
     unasked : int
         Words that are issued without looking at `room` again.
+    block : bool
+        In block RAM instead (`PacketQueue`).
 
     Attributes
     ----------
@@ -34,12 +45,13 @@ class OutputQueue(wiring.Component):
     word : Signal(width), in
         Which one.
     valid, data, ready : out, out, in
-        The output, two clocks behind `arrives`.
+        The output, `QUEUE_CLOCKS` behind `arrives`, or `BLOCK_QUEUE_CLOCKS`.
     """
 
-    def __init__(self, width: int, depth: int, unasked: int) -> None:
+    def __init__(self, width: int, depth: int, unasked: int, *, block: bool = False) -> None:
         self._depth = depth
         self._unasked = unasked
+        self._block = block
         super().__init__(
             {
                 "issued": In(1),
@@ -54,6 +66,30 @@ class OutputQueue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        fetch, leaves = Signal(), Signal()
+        m.d.comb += leaves.eq(self.valid & self.ready)
+        if self._block:
+            m.submodules.queue = queue = PacketQueue(len(self.word), 1, self._depth)
+            m.d.comb += [
+                queue.offer.eq(self.arrives),
+                queue.write.eq(self.arrives),
+                queue.commit.eq(self.arrives),
+                queue.word.eq(self.word),
+                self.valid.eq(queue.valid),
+                self.data.eq(queue.data),
+                queue.ready.eq(self.ready),
+            ]
+        else:
+            self._in_luts(m, fetch)
+
+        # A clock late, in which one more may have been issued.
+        credit = Signal(range(self._depth + 2), init=self._depth + 1)
+        with m.If(self.issued != leaves):
+            m.d.sync += credit.eq(credit + Mux(leaves, 1, -1))
+        m.d.sync += self.room.eq(credit > self._unasked)
+        return m
+
+    def _in_luts(self, m: Module, fetch: Signal) -> None:
         m.submodules.memory = store = memory.Memory(
             shape=len(self.word), depth=self._depth, init=[], attrs=NO_COLLISION
         )
@@ -61,9 +97,7 @@ class OutputQueue(wiring.Component):
         write, read = store.write_port(), store.read_port(domain="comb")
         stored = Signal(range(self._depth + 1))
         some = Signal()  # there are any stored
-        fetch, leaves = Signal(), Signal()
         m.d.comb += [
-            leaves.eq(self.valid & self.ready),
             fetch.eq(some & (self.ready | ~self.valid)),
             write.data.eq(self.word),
             write.en.eq(self.arrives),
@@ -82,13 +116,6 @@ class OutputQueue(wiring.Component):
             ]
         with m.If(self.arrives != fetch):
             m.d.sync += stored.eq(stored + Mux(self.arrives, 1, -1))
-
-        # A clock late, in which one more may have been issued.
-        credit = Signal(range(self._depth + 2), init=self._depth + 1)
-        with m.If(self.issued != leaves):
-            m.d.sync += credit.eq(credit + Mux(leaves, 1, -1))
-        m.d.sync += self.room.eq(credit > self._unasked)
-        return m
 
 
 class Marks(wiring.Component):

@@ -152,7 +152,7 @@ async def valid_does_not_wait(dut: Any) -> None:
         await bench.quiet()
         port = bench.monitor.ports[s.name]
         assert port.offered, f"{port.prefix}: tvalid waits for tready"
-        assert not port.beats
+        assert not port.beats, f"{port.prefix}: beats move while tready is 0"
         bench.stall("none")
         await bench.finish()
 

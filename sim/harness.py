@@ -19,6 +19,9 @@ from sim.protocol import Monitor
 from sim.reference import Arrays, Reference
 from sim.stimuli import draw
 
+REST = 16
+"""Clocks that all ends together may take from one beat to the next one when nobody stalls."""
+
 
 class Bench:
     """A top with everything that is needed to test it, just powered up.
@@ -66,10 +69,7 @@ class Bench:
             self.experts = Experts(dut, self.config, self.rng, prefix)
         self._loaded: dict[str, np.ndarray] = {}
         self._faults = 0
-        # An expert takes up to a burst, and so do the ports on both its sides.
-        self._patience = (8 if self.experts else 4) * LONGEST_BURST + 2 * (
-            self.config.latency + self.config.interval
-        )
+        self._stalls = False
         self.forget()
         dut.rst.value = 0
         Clock(dut.clk, 10, unit="ns").start(start_high=False)
@@ -80,6 +80,13 @@ class Bench:
         peers = self.experts.ends if self.experts else {}
         own = (self._sources, self._sinks, self._echoes, peers)
         return [end for ends in own for end in ends.values()]
+
+    @property
+    def _patience(self) -> int:
+        """Clocks without a beat after which none comes."""
+        # An expert takes up to a burst, and so do the ports on both its sides.
+        bursts = 0 if not self._stalls else 8 if self.experts else 4
+        return REST + bursts * LONGEST_BURST + 2 * (self.config.latency + self.config.interval)
 
     @classmethod
     async def after_reset(cls, dut: Any, job: Job, name: str) -> Self:
@@ -98,9 +105,9 @@ class Bench:
         """Reset the top while its sources go on, then forget all that was on its way."""
         self._dut.rst.value = 1
         await self.tick(3)
+        self.stall("none")
         ends = self._ends
         for end in ends:
-            end.stall(None)
             end.reset(True)
         await self.tick(2)
         self._dut.rst.value = 0
@@ -114,10 +121,11 @@ class Bench:
         """Let all ports stall from now on."""
         seed = int(self.rng.integers(2**32))
         ends = self._ends
+        self._stalls = pattern != "none"
         if self.experts:
-            self.experts.slowest = 0 if pattern == "none" else LONGEST_BURST
+            self.experts.slowest = LONGEST_BURST if self._stalls else 0
         for index, end in enumerate(ends):
-            end.stall(None if pattern == "none" else PATTERNS[pattern](seed, index, len(ends)))
+            end.stall(PATTERNS[pattern](seed, index, len(ends)) if self._stalls else None)
 
     def hold(self, streams: Iterable[Stream]) -> None:
         """Stop ports until the next `stall`."""

@@ -11,17 +11,18 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gen.emit import Emission, write
 from gen.errors import CheckFailed
-from gen.testbench import bench_files
+from gen.testbench import bench_files, record
+from gen.vectors import unpack
+from sim.arrays import shape
 from sim.golden import golden
-from sim.runner import Design, environment, require
+from sim.runner import Design, environment, require, runtime
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,7 +42,7 @@ class Replayed:
     Attributes
     ----------
     results : list of dict
-        The arrays of each inference.
+        The arrays of each inference, as they came out.
     clocks : int
         Of all of it: settings, inferences and stalls.
     """
@@ -55,7 +56,6 @@ def replay(
     inferences: Sequence[Arrays],
     length: int,
     through: Callable[[Design], Design] = lambda design: design,
-    jobs: int | None = None,
 ) -> Replayed:
     """Send inferences through a top in Verilator.
 
@@ -68,8 +68,6 @@ def replay(
         Inferences of one simulation, which begins with a reset.
     through : callable
         What makes of the emitted design that which is simulated, such as its netlist.
-    jobs : int, optional
-        Simulations at a time; as many as there are processors if left out.
 
     Raises
     ------
@@ -79,36 +77,29 @@ def replay(
         Verilator is not installed.
     """
     require("verilator")
-    results: list[Arrays] = []
     model = golden(emission.top)
-
-    def noted(
-        parameters: Mapping[str, Any], arrays: Mapping[str, np.ndarray], state: Any
-    ) -> tuple[Arrays, Any]:
-        result, state = model(parameters, arrays, state)
-        results.append(result)
-        return result, state
-
     source = emission.manifest["files"]["verilog"]
     design = through(Design(emission.name, {source: emission.verilog}))
     bench = f"{emission.name}_tb"
     with (
         tempfile.TemporaryDirectory(prefix="spikewright_") as name,
-        concurrent.futures.ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         folder = Path(name)
         built: dict[str, Path] = {}
         runs = []
         for begin in range(0, len(inferences), length):
-            files = bench_files(emission, noted, given=inferences[begin : begin + length])
+            files = bench_files(emission, model, given=inferences[begin : begin + length])
             text = files.pop(f"{bench}.sv")
             if text not in built:  # the last one may be shorter
                 built[text] = _build(design, bench, text, folder / f"built{begin}")
             place = folder / f"run{begin}"
             place.mkdir()
             write(files, place)
-            runs.append(pool.submit(_run, built[text], place))
-        return Replayed(results, sum(run.result() for run in runs))
+            runs.append(pool.submit(_run, built[text], place, emission))
+        done = [run.result() for run in runs]
+    results = [arrays for some, _ in done for arrays in some]
+    return Replayed(results, sum(clocks for _, clocks in done))
 
 
 def _build(design: Design, bench: str, text: str, folder: Path) -> Path:
@@ -117,7 +108,7 @@ def _build(design: Design, bench: str, text: str, folder: Path) -> Path:
     sources = [name for name in design.files if not name.endswith(".vh")]
     write({**design.files, f"{bench}.sv": text}, folder)
     command = ["verilator", *OPTIONS, "-I.", "--top-module", bench, *sources, f"{bench}.sv"]
-    with environment("verilator"):
+    with environment("verilator"), runtime(folder / "obj_dir", *OPTIONS):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "rror" in line] or ["no message"]
@@ -125,11 +116,22 @@ def _build(design: Design, bench: str, text: str, folder: Path) -> Path:
     return folder / "obj_dir" / f"V{bench}"
 
 
-def _run(program: Path, folder: Path) -> int:
-    """Run a bench on the vectors in a folder; return its clocks."""
-    done = subprocess.run([program], cwd=folder, capture_output=True, text=True, check=False)
-    passed = re.match(r"PASS: .*, (\d+) clocks", done.stdout)
+def _run(program: Path, folder: Path, emission: Emission) -> tuple[list[Arrays], int]:
+    """Run a bench on the vectors in a folder; return the arrays of each inference, and clocks."""
+    done = subprocess.run(
+        [program, "+record"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    passed = re.match(r"PASS: .*: (\d+) inferences, (\d+) clocks", done.stdout)
     if done.returncode or not passed:
         said = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
         raise CheckFailed((said or [f"the simulation ended with {done.returncode}"])[0])
-    return int(passed[1])
+    count, config = int(passed[1]), emission.config
+    streams = {s.name: s for s in config.streams}
+    came = {}
+    for name, array in config.result.items():
+        text = (folder / record(emission.name, array.stream)).read_text()
+        values = unpack(streams[array.stream], [int(word, 16) for word in text.split()])
+        dtype = np.uint8 if (array.low, array.high) == (0, 1) else np.int64
+        came[name] = values.astype(dtype).reshape(count, *shape(config, array))
+    results = [{name: values[b] for name, values in came.items()} for b in range(count)]
+    return results, int(passed[2])

@@ -134,7 +134,8 @@ def build(design: Design, simulator: str, *, toggles: bool = False) -> Path:
         for name, text in files.items():
             (staging / name).write_text(text)
         log = staging / "build.log"
-        with environment(simulator):
+        kept = runtime(staging / "built", "cocotb", *arguments)
+        with environment(simulator), kept if simulator == "verilator" else contextlib.nullcontext():
             runner = get_runner(simulator)
             runner.log.setLevel("CRITICAL")
             try:
@@ -184,6 +185,40 @@ def _ports(design: Design) -> str:
     ]
     lines.append(f'coverage_off -file "*/{next(iter(design.files))}"')
     return "\n".join(["`verilator_config", *lines, ""])
+
+
+@contextlib.contextmanager
+def runtime(objects: Path, *options: str) -> Iterator[None]:
+    """Keep what is the same in every design that Verilator builds, for the builds that follow.
+
+    It takes most of the time of a small design.
+
+    Parameters
+    ----------
+    objects : Path
+        Where they are compiled while the context is open.
+    options : str
+        All that they depend on.
+    """
+    versions = [importlib.metadata.version(package) for package in ("cocotb", "verilator")]
+    key = hashlib.sha256(json.dumps([versions, options]).encode()).hexdigest()[:20]
+    kept = FOLDER.absolute() / f"runtime-{key}"
+    if kept.exists():
+        os.utime(kept)
+        objects.mkdir(exist_ok=True)
+        # Newer than the makefile, which is still to be written.
+        later = time.time() + KEPT
+        for file in kept.iterdir():
+            os.utime(shutil.copy(file, objects), (later, later))
+        yield
+        return
+    yield
+    with _folder(f"{kept.name}-") as staging:
+        (staging / "whole").mkdir()
+        for file in objects.glob("verilat*.o"):
+            shutil.copy(file, staging / "whole")
+        with contextlib.suppress(OSError):  # another process was faster
+            (staging / "whole").rename(kept)
 
 
 def run(
@@ -237,6 +272,8 @@ def run(
                 ],
                 extra_env={
                     VARIABLE: str(folder / "job.json"),
+                    # Rewriting takes two thirds of the start, and assertions say what is wrong.
+                    "COCOTB_REWRITE_ASSERTION_FILES": "",
                     "COCOTB_LOG_LEVEL": "WARNING",
                     "GPI_LOG_LEVEL": "WARNING",
                 },

@@ -1,7 +1,7 @@
 """Evaluate the integer models, and write the table: ``python -m examples.digits.evaluate``.
 
 Reads the folders of ``trained/``, runs their integer models on all sets, writes ``results.json``
-and the table in the README. Needs nothing but numpy.
+and the table in the README, beside what `examples.digits.hardware` found. Needs nothing but numpy.
 """
 
 import argparse
@@ -24,11 +24,10 @@ from sim.golden.transformer import State, network, read, weighted
 HERE = Path(__file__).parent
 TRAINED = HERE / "trained"
 RESULTS = HERE / "results.json"
+HARDWARE = HERE / "hardware.json"
 README = HERE / "README.md"
 
 CHUNK = 32  # images at a time: their currents fit a cache
-LONGER = 10
-"""Time steps that stochastic attention is evaluated with as well, the paper's."""
 NARROWED = "sdsa1"
 """The model that is evaluated with fewer bits of weight as well."""
 NORMAL = 1.959964
@@ -41,9 +40,8 @@ TITLES = {
     "sdsa3": "SDSA-3",
     "ssa_count": "SSA, `encoder=count`",
     "ssa_sample": "SSA, `encoder=sample`",
-    "ssa_count_10": "the same weights, count",
-    "ssa_sample_10": "the same weights, sample",
     "moe": "SDSA-1 and experts",
+    "tiny": "SDSA-1, one block, the iCEBreaker's",
 }
 
 
@@ -66,23 +64,17 @@ def correct(model: Mapping[str, Any], arrays: Mapping[str, np.ndarray], own: dat
 
 
 def variants(folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Return the integer models of a folder by name.
-
-    Stochastic attention makes several of one: with each encoder, and with `LONGER` time steps.
-    """
+    """Return the integer models of a folder by name: of stochastic attention with each encoder."""
     model, arrays = read(folder)
-    encoded = [layer for layer in model["layers"] if layer["kind"] == "attention"]
-    if not encoded:
+    if not any(layer["kind"] == "attention" for layer in model["layers"]):
         return {folder.name: (model, arrays)}
     out = {}
-    for steps in (model["timesteps"], LONGER):
-        for encoder in ("count", "sample"):
-            layers = [
-                layer | {"encoder": encoder} if layer in encoded else layer
-                for layer in model["layers"]
-            ]
-            name = f"{folder.name}_{encoder}" + (f"_{LONGER}" if steps == LONGER else "")
-            out[name] = (model | {"timesteps": steps, "layers": layers}, arrays)
+    for encoder in ("count", "sample"):
+        layers = [
+            layer | {"encoder": encoder} if layer["kind"] == "attention" else layer
+            for layer in model["layers"]
+        ]
+        out[f"{folder.name}_{encoder}"] = (model | {"layers": layers}, arrays)
     return out
 
 
@@ -102,15 +94,14 @@ def evaluate(folder: Path, sets: Mapping[str, data.Images]) -> dict[str, dict[st
     if not (folder / "model.json").exists():
         return {folder.name: trained | real}
     digest = hashlib.sha256((folder / "model.npz").read_bytes()).hexdigest()
-    out = {}
-    for name, (model, arrays) in variants(folder).items():
-        steps = model["timesteps"]
-        out[name] = trained | (real if steps == record["timesteps"] else {"timesteps": steps}) | {
+    return {
+        name: trained | real | {
             "integer": {part: correct(model, arrays, own) for part, own in sets.items()},
             "weight_bits": max(layer["weight_bits"] for layer in weighted(model["layers"])),
             "sha256": digest,
-        }  # fmt: skip
-    return out
+        }
+        for name, (model, arrays) in variants(folder).items()
+    }  # fmt: skip
 
 
 def narrower(sets: Mapping[str, data.Images]) -> dict[str, dict[str, int]] | None:
@@ -133,19 +124,51 @@ def percent(right: int, of: int) -> str:
     return f"{100 * right / of:.2f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """Return the results as a table."""
+def simulated(found: Mapping[str, Any], form: str, of: int) -> str:
+    """Return an accuracy that `examples.digits.hardware` found; of how many images, if not of all.
+
+    Parameters
+    ----------
+    found : mapping
+        By form: ``rtl``, or the family of a netlist.
+    form : str
+    of : int
+        Originals there are.
+    """
+    if form not in found:
+        return "–"
+    right, images = found[form]["right"], found[form]["images"]
+    return percent(right, of) if images == of else f"{right} of the first {images}"
+
+
+def netlists(found: Mapping[str, Any], of: int) -> str:
+    """Return the same of all netlists."""
+    forms = [form for form in found if form != "rtl"]
+    return "; ".join(f"{form}: {simulated(found, form, of)}" for form in forms) or "–"
+
+
+def table(results: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    """Return the results as a table.
+
+    Parameters
+    ----------
+    results, hardware : mapping
+        What ``results.json`` and ``hardware.json`` say.
+    """
     of = results["of"]
     rows = [
-        ["model", "T", "epochs", "weights and biases", "originals: float", "integer",
-         "large set: float", "integer", "integer less float"],
-        ["---"] * 9,
+        ["model", "T", "epochs", "weights and biases", "originals: float", "integer", "RTL",
+         "netlist", "large set: float", "integer", "integer less float"],
+        ["---"] * 11,
     ]  # fmt: skip
     for name, own in results["models"].items():
         row = [TITLES[name], str(own["timesteps"]), str(own["epochs"]), f"{own['parameters']:,}"]
         for part in ("test", "test_large"):
             for form in ("float", "integer"):
                 row.append(percent(own[form][part], of[part]) if form in own else "–")
+            if part == "test":
+                found = hardware.get(name, {})
+                row += [simulated(found, "rtl", of[part]), netlists(found, of[part])]
         if "integer" in own and "float" in own:
             more = own["integer"]["test_large"] - own["float"]["test_large"]
             row.append(f"{100 * more / of['test_large']:+.2f}")
@@ -162,7 +185,9 @@ def table(results: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Percent right, with the 95 % interval of Wilson. Originals: {of['test']} images; large "
-        f"set: {of['test_large']:,} augmentations of them. Integer: weights of 8 bits. "
+        f"set: {of['test_large']:,} augmentations of them. Integer: weights of 8 bits. RTL and "
+        "netlist: the same numbers, every logit and spike held against golden; where a netlist has "
+        "seen fewer images it says how many. "
         + ", ".join(f"{tool} {number}" for tool, number in results["versions"].items())
         + "."
     )
@@ -212,8 +237,9 @@ def main() -> int:
     if NARROWED in (args.model or folders):
         results["narrower"] = narrower(sets) or results["narrower"]
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    hardware = json.loads(HARDWARE.read_text(encoding="utf-8"))
     page = README.read_text(encoding="utf-8")
-    README.write_text(filled(page, table(results)), encoding="utf-8")
+    README.write_text(filled(page, table(results, hardware)), encoding="utf-8")
     return 0
 
 

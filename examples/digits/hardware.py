@@ -2,22 +2,23 @@
 
 Every original goes through the RTL of `transformer`, or with ``--netlist`` through what Yosys makes
 of it, in Verilator. Each logit, answer and spike is held against golden: one that is wrong ends it.
-What came out is stored in ``hardware.json``, which `examples.digits.evaluate` has columns for.
+What came out is stored in ``hardware.json``, which `examples.digits.evaluate` has columns for and
+`bench.energy` the operations of.
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from examples.digits import data
-from examples.digits.evaluate import TRAINED, variants
+from examples.digits.evaluate import HARDWARE, TRAINED, variants
 from gen.emit import emit
 from gen.errors import UserError
 from gen.network import patches, spikes_of, top_of
@@ -26,15 +27,47 @@ from sim.netlist import FAMILIES, synthesise
 from sim.replay import replay
 from sim.runner import Design
 
-RESULTS = Path(__file__).parent / "hardware.json"
-
 LANES = 64
-"""Outputs at a time: a fifth of the clocks of the board's eight."""
+"""Outputs at a time in the RTL: a fifth of the clocks of eight lanes."""
+
+BOARD_LANES = 8
+"""The same in netlists: as on a board. More lanes are more cells, which take as much longer."""
 
 LENGTH = 60
-"""Images of a simulation, which begins with a reset."""
+"""Images of a simulation, which begins with a reset, where nothing is drawn."""
+
+BITS = ("lif", "sdsa", "attention")
+"""Kinds of layers whose results are spikes."""
 
 Result = dict[str, Any]
+
+
+def synaptic_operations(
+    model: Mapping[str, Any], spikes: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Return the synaptic operations of each layer that they can be counted of from spikes.
+
+    Those of a matrix are its outputs times the spikes that come in; those of `sdsa` as its port
+    ``sops`` has them. The first matrix takes no spikes, and of the scores of `attention` none
+    come out.
+
+    Parameters
+    ----------
+    model : mapping
+    spikes : mapping
+        By the name of the layer, [T, N, C].
+    """
+    found = {}
+    for layer in model["layers"]:
+        if layer["kind"] == "linear" and layer["input"] in spikes:
+            found[layer["name"]] = layer["outputs"] * int(spikes[layer["input"]].sum())
+        elif layer["kind"] == "sdsa" and layer["variant"] == 1:
+            found[layer["name"]] = int((spikes[layer["k"]] & spikes[layer["v"]]).sum())
+        elif layer["kind"] == "sdsa" and layer["variant"] == 3:
+            heads = (*spikes[layer["q"]].shape[:2], model["heads"], model["head_dim"])
+            q, k, v = (spikes[layer[x]].reshape(heads).sum(axis=3, dtype=int) for x in "qkv")
+            found[layer["name"]] = int((k * v).sum() + model["head_dim"] * q.sum())
+    return found
 
 
 def run(
@@ -59,7 +92,8 @@ def run(
     Returns
     -------
     dict
-        How many are right, spikes of each layer over all of them, and what was simulated.
+        How many are right, spikes and synaptic operations of each layer over all of them, and
+        what was simulated.
 
     Raises
     ------
@@ -77,15 +111,23 @@ def run(
     def through(design: Design) -> Design:
         return synthesise(design, family) if family else design
 
-    came = replay(emission, inferences, LENGTH, through)
+    # Random numbers run on from image to image.
+    length = len(images) if config.attention == "ssa" else LENGTH
+    came = replay(emission, inferences, length, through)
     answers = np.array([int(result["answer"]) for result in came.results])
-    spikes = [spikes_of(config, result["spikes"]) for result in came.results]
+    firing = [layer["name"] for layer in model["layers"] if layer["kind"] in BITS]
+    spikes, operations = collections.Counter[str](), collections.Counter[str]()
+    for result in came.results:
+        of_image = dict(zip(firing, spikes_of(config, result["spikes"]).values(), strict=True))
+        spikes.update({name: int(own.sum()) for name, own in of_image.items()})
+        operations.update(synaptic_operations(model, of_image))
     return {
         "right": int((answers == images.labels).sum()),
         "images": len(images),
         "clocks": came.clocks,
         "clocks_of_an_image": config.cycles,
-        "spikes": {name: sum(int(own[name].sum()) for own in spikes) for name in spikes[0]},
+        "spikes": dict(spikes),
+        "synaptic_operations": dict(operations),
         "parameters": config.asdict(),
         "verilog_sha256": hashlib.sha256(emission.verilog.encode()).hexdigest(),
         "versions": {"verilator": version("verilator")}
@@ -98,28 +140,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the held-out digits through the hardware.")
     parser.add_argument("--model", action="append", help="of the table in README.md; default: all")
     parser.add_argument("--netlist", choices=FAMILIES, help="simulate this netlist, not the RTL")
+    parser.add_argument("--images", type=int, help="the first so many; default: all")
     args = parser.parse_args()
     models = {
-        name: found
+        name: (folder, *found)
         for folder in sorted(TRAINED.iterdir())
         if (folder / "model.json").exists()
         for name, found in variants(folder).items()
     }
     if unknown := set(args.model or ()) - set(models):
         parser.error(f"--model: want one of {', '.join(models)}, got {min(unknown)}")
-    images = data.sets()["test"]
+    test = data.sets()["test"]
+    images = data.Images(test.pixels[: args.images], test.labels[: args.images])
     for name in args.model or models:
+        folder, model, arrays = models[name]
+        lanes = BOARD_LANES if args.netlist else LANES
         try:
-            result = run(*models[name], images, args.netlist, lanes=LANES)
+            result = run(model, arrays, images, args.netlist, lanes=lanes)
         except UserError as refused:
             print(f"{name}: {refused.message}", file=sys.stderr)
             if args.model:
                 return refused.exit_code
             continue
+        result["sha256"] = hashlib.sha256((folder / "model.npz").read_bytes()).hexdigest()
         # Simulations take minutes, and several may run at a time.
-        stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        stored = json.loads(HARDWARE.read_text(encoding="utf-8")) if HARDWARE.exists() else {}
         stored.setdefault(name, {})[args.netlist or "rtl"] = result
-        RESULTS.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        HARDWARE.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"{name}: {result['right']} of {result['images']} right, all as golden has it")
     return 0
 

@@ -142,7 +142,9 @@ class Builder:
         return name
 
 
-def quantise(state: Floats, record: Mapping[str, Any], bits: int = 8) -> tuple[dict, dict]:
+def quantise(
+    state: Floats, record: Mapping[str, Any], bits: int = 8, most_shift: int = 15
+) -> tuple[dict, dict]:
     """Return the integer model of a trained network.
 
     Parameters
@@ -153,6 +155,9 @@ def quantise(state: Floats, record: Mapping[str, Any], bits: int = 8) -> tuple[d
         ``model``, the kind of network, and ``sizes``.
     bits : int
         Of the weights.
+    most_shift : int
+        The most that sums are shifted to the scale of the residual, which is made coarser if need
+        be; hardware with `shift_bits` does ``2^shift_bits - 1``.
 
     Returns
     -------
@@ -170,8 +175,9 @@ def quantise(state: Floats, record: Mapping[str, Any], bits: int = 8) -> tuple[d
     while True:
         b = Builder(state, bits, finest)
         _network(b, record["model"], record["sizes"])
+        shifted = max(layer.get("shift", 0) for layer in b.layers)
         # The last sum has the widest bounds.
-        if -limit <= b.residual["low"] and b.residual["high"] < limit:
+        if -limit <= b.residual["low"] and b.residual["high"] < limit and shifted <= most_shift:
             break
         finest -= 1
     sizes = record["sizes"]
@@ -228,9 +234,9 @@ def _attention(b: Builder, kind: str, sizes: Mapping[str, int], name: str) -> No
         operands[operand] = spikes["name"]
     unit: dict[str, Any] = {"name": f"{name}.bits", **operands, "heads": heads}
     if kind == "ssa":
-        seed = ATTENTION_SEED + sum(layer["kind"] == "attention" for layer in b.layers)
+        # As in hardware, where the blocks share a unit.
         unit |= {"kind": "attention", "encoder": "sample", "rng": "lfsr", "causal": False,
-                 "seed": seed, "reseed": False}  # fmt: skip
+                 "seed": ATTENTION_SEED, "reseed": False, "source": "attention"}  # fmt: skip
     elif kind == "sdsa3":
         unit |= {"kind": "sdsa", "variant": 3, "masked": None}
         unit |= neuron(0, ATTENTION_V_THRESHOLD, PRODUCT_SCALE)
@@ -285,6 +291,8 @@ def main() -> None:
     parser.add_argument("--float", type=Path, required=True, help="folder that training wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--bits", type=int, choices=BITS, default=8, help="of weights")
+    parser.add_argument("--most-shift", type=int, choices=range(16), default=15,
+                        help="of what goes into the residual")  # fmt: skip
     args = parser.parse_args()
     try:
         state, record = load(args.float)
@@ -292,7 +300,7 @@ def main() -> None:
         parser.error(f"--float: {error}")
     if record["model"] == "ann":
         parser.error("--float: want a network of spikes, got ann")
-    write(args.out, *quantise(state, record, args.bits))
+    write(args.out, *quantise(state, record, args.bits, args.most_shift))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
 
 from examples.digits import data
 from examples.digits.models import KINDS, Network, Sizes
@@ -32,9 +33,13 @@ DECAY = 0.02
 SMOOTHING = 0.05
 KEPT = 0.25
 """Share of the training images that an epoch sees as they are, not augmented."""
+TAUGHT = 0.8
+"""Weight of what a teacher says of an image; the rest is its label's."""
+TEMPERATURE = 2.0
+"""By which the logits of teacher and pupil are divided."""
 
 
-def tensors(pixels: np.ndarray) -> torch.Tensor:
+def tensors(pixels: np.ndarray) -> Tensor:
     """Return the patches [B, 16, 4] of images [B, 8, 8]."""
     return torch.from_numpy(data.patches(pixels)).to(torch.float32)
 
@@ -55,7 +60,15 @@ def rate_at(step: int, steps_per_epoch: int, epochs: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def train(network: nn.Module, images: data.Images, epochs: int, seed: int) -> None:
+def distance(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Return how far logits [B, 10] are from a teacher's (Hinton et al., arXiv 1503.02531)."""
+    ours, theirs = (log_softmax(x / TEMPERATURE, dim=1) for x in (logits, teacher))
+    return TEMPERATURE**2 * kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def train(
+    network: nn.Module, images: data.Images, epochs: int, seed: int, teacher: nn.Module | None
+) -> None:
     """Train a network in place.
 
     Parameters
@@ -66,6 +79,8 @@ def train(network: nn.Module, images: data.Images, epochs: int, seed: int) -> No
     epochs : int
     seed : int
         Of the order of the images and of their augmentation.
+    teacher : nn.Module, optional
+        A trained network, whose logits are learnt beside the labels.
     """
     rng = np.random.default_rng(seed)
     steps = math.ceil(len(images) / BATCH)
@@ -78,7 +93,12 @@ def train(network: nn.Module, images: data.Images, epochs: int, seed: int) -> No
         x, y = tensors(own.pixels), torch.from_numpy(own.labels)
         total = 0.0
         for batch in torch.arange(len(own)).split(BATCH):
-            loss = criterion(network(x[batch]), y[batch])
+            logits = network(x[batch])
+            loss = criterion(logits, y[batch])
+            if teacher:
+                with torch.no_grad():
+                    said = teacher(x[batch])
+                loss = (1 - TAUGHT) * loss + TAUGHT * distance(logits, said)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -97,6 +117,14 @@ def correct(network: nn.Module, images: data.Images, seed: int) -> int:
     return sum(int((network(a).argmax(dim=1) == b).sum()) for a, b in batches)
 
 
+def trained(folder: Path) -> Network:
+    """Return a network as an earlier run of this command left it."""
+    state, record = load(folder)
+    network = Network(record["model"], Sizes(**record["sizes"]))
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return network.eval()
+
+
 def main() -> None:
     """Train a network and write it down."""
     parser = argparse.ArgumentParser(description="Train a network on digits.")
@@ -105,16 +133,19 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--teacher", type=Path, help="folder of a network to learn from as well")
     parser.add_argument("--bits", type=int, choices=BITS, default=8, help="of integer weights")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.manual_seed(args.seed)
-    sizes = Sizes(timesteps=args.timesteps)
+    sizes = Sizes(timesteps=args.timesteps, blocks=args.blocks)
+    teacher = trained(args.teacher) if args.teacher else None
+    torch.manual_seed(args.seed)  # whatever the teacher took
     network = Network(args.model, sizes)
     begin = time.process_time()
-    train(network, data.split()["train"], args.epochs, args.seed)
+    train(network, data.split()["train"], args.epochs, args.seed, teacher)
     seconds = time.process_time() - begin
 
     sets = data.sets()
@@ -125,6 +156,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in network.parameters()),
         "epochs": args.epochs,
         "seed": args.seed,
+        "teacher": args.teacher.name if args.teacher else None,
         "correct": {name: correct(network, own, args.seed) for name, own in sets.items()},
         "of": {name: len(own) for name, own in sets.items()},
         "versions": {"python": platform.python_version()}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from amaranth.utils import ceil_log2
 
-from hw.attention.plan import CountPlan, SamplePlan
+from hw.attention.plan import MOST_HELD, CountPlan, FoldedPlan, HeldPlan, SamplePlan
 from hw.bernoulli import permutation, splitmix64
 from hw.config import Array, Config, ConfigError, param
 from hw.stream import Stream
@@ -18,7 +18,8 @@ class AttentionConfig(Config):
 
     With the count encoder a time step is ``folds = ceil(tokens / rows)`` folds of
     ``groups = ceil(tokens / columns)`` clocks each, or of ``rows / tokens_per_beat`` clocks where
-    that is more, since so many beats leave. With the sample encoder it is `tokens` clocks.
+    that is more, since so many beats leave. The two loops change places where keys are held
+    (`held`). With the sample encoder it is `tokens` clocks.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -46,7 +47,7 @@ class AttentionConfig(Config):
         "keys, and values, in parallel",
         low=1,
         high=256,
-        derived="all; with the count encoder at most 16",
+        derived="as many as rows have clocks for; with the count encoder at most 16",
     )
     causal: bool = param(False, "a token attends only to itself and those before it")
     seed: int = param(1, "seed of both random sources and of the skews", low=1, high=2**32 - 1)
@@ -57,7 +58,8 @@ class AttentionConfig(Config):
             raise ConfigError(
                 f"tokens_per_beat: want at most tokens ({self.tokens}), got {self.tokens_per_beat}"
             )
-        self.derive(rows=self.tokens_per_beat, columns=self._most_columns())
+        self.derive(rows=self.tokens_per_beat)
+        self.derive(columns=self._most_columns())
         for name in ("rows", "columns"):
             if getattr(self, name) > self.tokens:
                 raise ConfigError(
@@ -83,9 +85,13 @@ class AttentionConfig(Config):
 
     def _most_columns(self) -> int:
         """Return the columns that follow from the other parameters."""
-        if self.encoder == "sample" or self.tokens <= 16:
+        if self.encoder == "sample":
             return self.tokens
-        return max(16 // self.tokens_per_beat, 1) * self.tokens_per_beat
+        p = self.tokens_per_beat
+        # With more there are clocks in which rows wait for their turn to leave.
+        busy = -(-self.tokens // -(-self.rows // p))
+        most = self.tokens if self.tokens <= 16 else max(16 // p, 1) * p
+        return min(-(-busy // p) * p, most, self.tokens)
 
     @property
     def channels(self) -> int:
@@ -115,7 +121,18 @@ class AttentionConfig(Config):
     @property
     def plan(self) -> CountPlan | SamplePlan:
         """Clocks and buffers of the encoder."""
-        return CountPlan(self) if self.encoder == "count" else SamplePlan(self)
+        if self.encoder == "sample":
+            return SamplePlan(self)
+        return HeldPlan(self) if self.held else FoldedPlan(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether keys are held while queries pass: the form for many columns."""
+        if self.encoder == "sample" or self.rows != self.tokens_per_beat:
+            return False
+        if self.groups == 1:
+            return True
+        return self.groups <= MOST_HELD and self.beats >= HeldPlan(self).count_clocks
 
     @property
     def score_seed(self) -> int:

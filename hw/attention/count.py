@@ -1,33 +1,48 @@
 """The count encoder: a bit is drawn by comparing a count with a random number."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.utils import ceil_log2
 
-from hw.arith import add_rows, add_with_carry, pipelined_counts, popcount
 from hw.attention.config import AttentionConfig
 from hw.attention.draws import Source, sources
 from hw.attention.plan import CountPlan
+from hw.attention.starts import constants
 from hw.bernoulli import skew
-from hw.buffer import TokenBuffer
+from hw.buffer import StepBuffer
 from hw.queue import OutputQueue
 from hw.stream import FaultCounter, members
 
 
 @dataclasses.dataclass
-class _Stage:
-    """What the control says of one clock of one stage of the pipeline."""
+class Stage:
+    """What the control says of one clock of one stage of the pipeline.
 
-    valid: Signal  # a group of keys is at this stage
+    Attributes
+    ----------
+    valid : Signal
+        A group of keys meets queries at this stage.
+    fold, group : Signal
+        Which queries, and which keys.
+    opening : Signal
+        Of the first time step of an inference.
+    first, last : Signal
+        The first and the last group that these queries meet.
+    step_end : Signal
+        The last clock of a time step, with or without a group.
+    """
+
+    valid: Signal
     fold: Signal
     group: Signal
-    opening: Signal  # of the first time step of an inference
-    fold_first: Signal  # the first group of a fold
-    fold_last: Signal
-    step_end: Signal  # the last clock of a time step, with or without a group
+    opening: Signal
+    first: Signal
+    last: Signal
+    step_end: Signal
 
 
 class CountAttention(wiring.Component):
@@ -43,28 +58,23 @@ class CountAttention(wiring.Component):
 
     The pipeline, `rows` queries and `columns` keys and values a clock::
 
-        q -> TokenBuffer -> Q[n] --+
-        k -> TokenBuffer -> K[m] --+-> AND, count from -r1 -> S[n, m] --+
-                                                                        +-> AND, count from -r2
-        v -> TokenBuffer -> V[m] ---------------------------------------+        |
-                                                                  out <- OutputQueue
+        q -> buffer -> Q[n] --+
+        k -> buffer -> K[m] --+-> AND, count from -r1 -> S[n, m] --+
+                                                                   +-> AND, count from -r2
+        v -> buffer -> V[m] ---------------------------------------+        |
+                                                             out <- OutputQueue
 
     A score bit is used in the clock in which it is made, against the whole row V[m]: neither
     scores nor V nor the outputs are ever transposed or stored. A count starts from the complement
     of its random number, so that its top bit is the comparison: there is no comparator. Cells grow
-    with rows x columns (`pipelined_counts` of dK bits) and rows x D (that of `columns` bits, and an
-    accumulator unless `columns` is N).
+    with rows x columns (`pipelined_counts` of dK bits) and rows x D (that of `columns` bits).
 
-    The other form that was weighed holds a row of scores, reads V by column and counts it with a
-    second tree: at one row and column and N = dK = 64 about 450 logic cells behind the score
-    against 600 here, but it needs V and its output transposed (85 cells a row, or 4096 flip-flops
-    unfolded) and a second tree of N bits a row; with several columns the counters here shrink to
-    the same tree (`columns` = N has no counter left).
+    This is what both forms have in common. `hw.attention.held` keeps a group of keys and lets all
+    queries pass; `hw.attention.folded` keeps some queries and reads all groups of keys.
 
-    Nothing in the pipeline waits: a fold is only begun with room for it in the queue at the end, so
-    no clock enable runs from the output back through all of it. Registers cost no LUTs, so there
-    is one wherever a path would be long: with many columns behind the frame guards and
-    the memories too.
+    Nothing in the pipeline waits: what leaves is only begun with room for it in the queue at the
+    end, so no clock enable runs from the output back through all of it. Registers cost no LUTs, so
+    there is one wherever a path would be long.
 
     Latency and interval: `CountPlan`; a time step is `beats` clocks (every port moves a beat every
     clock) at ``columns = N`` and ``rows = tokens_per_beat``. Each input is buffered for two time
@@ -83,20 +93,24 @@ class CountAttention(wiring.Component):
         Broken frames so far on all inputs, saturating. A fault voids the inference on all three.
     """
 
-    def __init__(self, config: AttentionConfig) -> None:
+    def __init__(self, config: AttentionConfig, plan: CountPlan) -> None:
         self.config = config
-        self.plan = CountPlan(config)
+        self.plan = plan
         super().__init__(members(config))
 
+    def _buffers(self) -> Mapping[str, StepBuffer]:
+        """Return the buffers of q, k and v."""
+        raise NotImplementedError
+
     def elaborate(self, platform: object) -> Module:
-        c, plan = self.config, self.plan
+        c = self.config
         m = Module()
-        buffers = {}
+        buffers = self._buffers()
         m.submodules.fault_counter = faults = FaultCounter(3)
-        for i, name in enumerate("qkv"):
-            buffers[name] = m.submodules[name] = buffer = TokenBuffer(plan.buffer(name))
+        for i, (name, buffer) in enumerate(buffers.items()):
+            m.submodules[name] = buffer
             wiring.connect(m, wiring.flipped(getattr(self, name)), buffer.i)
-            m.d.comb += faults.fault[i].eq(buffers[name].fault)
+            m.d.comb += faults.fault[i].eq(buffer.fault)
         m.d.comb += self.faults.eq(faults.count)
 
         room = Signal()
@@ -107,12 +121,12 @@ class CountAttention(wiring.Component):
         self._collect(m, room, stages, outputs)
         return m
 
-    def _control(self, m: Module, room: Signal, buffers: dict[str, TokenBuffer]) -> list[_Stage]:
-        """Join the three inputs, count through folds and groups, and pass the counts along."""
-        c, plan = self.config, self.plan
+    def _control(self, m: Module, room: Signal, buffers: Mapping[str, StepBuffer]) -> list[Stage]:
+        """Join the three inputs, count through a time step, and pass the counts along."""
+        plan = self.plan
         q, k, v = buffers.values()
-        fold = Signal(range(max(c.folds, 2)))
-        clock = Signal(range(max(c.fold_clocks, 2)))
+        inner = Signal(range(max(plan.inner, 2)))
+        outer = Signal(range(max(plan.outer, 2)))
         together = Signal()  # a time step waits on all inputs
         agree = Signal()  # all of them of the same inference
         voided = Signal()
@@ -121,20 +135,19 @@ class CountAttention(wiring.Component):
         opening = Signal()  # which is the first one of an inference
         go = Signal()
         idle = Signal()
-        group_ok = clock < c.groups
-        # Where the counts are, known a clock before: much hangs on it.
-        group_last = Signal(init=c.groups == 1)
-        fold_end = Signal(init=c.fold_clocks == 1)
-        in_last = Signal(init=c.folds == 1)
-        step_end = fold_end & in_last
         begins = Signal()
+        # Where the counts are, known a clock before: much hangs on it.
+        inner_end = Signal(init=plan.inner == 1)
+        outer_last = Signal(init=plan.outer == 1)
+        step_end = inner_end & outer_last
+        fields = self._place(m, go, inner, outer, inner_end, outer_last)
         m.d.comb += [
             together.eq(q.waiting & k.waiting & v.waiting),
             agree.eq((q.first == k.first) & (k.first == v.first)),
             voided.eq(q.void | k.void | v.void),
             # A time step begins with clock 0.
-            begins.eq(ready & ~active & (room if c.groups == 1 else 1)),
-            go.eq(begins | (active & (room | ~group_last))),
+            begins.eq(ready & ~active & (room if plan.issues_first else 1)),
+            go.eq(begins | (active & (room | ~fields["last"]))),
         ]
         if plan.begins_at:
             m.d.sync += ready.eq(together & agree & ~voided & ~begins)
@@ -143,29 +156,25 @@ class CountAttention(wiring.Component):
         with m.If(go):
             m.d.sync += [
                 active.eq(~step_end),
-                clock.eq(Mux(fold_end, 0, clock + 1)),
-                group_last.eq(Mux(fold_end, c.groups == 1, clock == c.groups - 2)),
-                fold_end.eq(Mux(fold_end, c.fold_clocks == 1, clock == c.fold_clocks - 2)),
+                inner.eq(Mux(inner_end, 0, inner + 1)),
+                inner_end.eq(Mux(inner_end, plan.inner == 1, inner == plan.inner - 2)),
             ]
-            with m.If(fold_end):
+            with m.If(inner_end):
                 m.d.sync += [
-                    fold.eq(Mux(in_last, 0, fold + 1)),
-                    in_last.eq(Mux(in_last, c.folds == 1, fold == c.folds - 2)),
+                    outer.eq(Mux(outer_last, 0, outer + 1)),
+                    outer_last.eq(Mux(outer_last, plan.outer == 1, outer == plan.outer - 2)),
                 ]
         with m.If(begins):
             m.d.sync += opening.eq(q.first)
 
         values = {
-            "valid": go & group_ok,
-            "fold": fold,
-            "group": clock,
+            **fields,
+            "valid": go & fields["valid"],
             "opening": Mux(active, opening, q.first),
-            "fold_first": clock == 0,
-            "fold_last": group_last,
             "step_end": go & step_end,
         }
         stages = []
-        for i in range(plan.output_stage + 1):
+        for i in range(plan.last_stage + 1):
             signals = {
                 name: Signal.like(Value.cast(value), name=f"{name}_{i}")
                 for name, value in values.items()
@@ -173,52 +182,45 @@ class CountAttention(wiring.Component):
             domain = m.d.sync if i else m.d.comb
             domain += [signals[name].eq(value) for name, value in values.items()]
             values = dict(signals)
-            stages.append(_Stage(**signals))
+            stages.append(Stage(**signals))
 
-        # A time step that lacks its fellows is dropped; so is one that is void on any input.
+        # A time step that lacks its fellows is dropped; so is one that is void on any input. It
+        # takes two clocks to say so, in which it stays where it is and can't be begun.
         settled = q.settled & k.settled & v.settled
         busy = Cat(s.valid | s.step_end for s in stages[1:]).any()
-        m.d.comb += idle.eq(settled & ~active & ~busy)
-        for name, buffer in buffers.items():
-            reads = stages[
-                (plan.value_stage if buffer is v else plan.key_stage) - buffer.shape.read_clocks
-            ]
-            drop = Signal(name=f"drop_{name}")
+        m.d.sync += idle.eq(settled & ~active & ~busy & ~go)
+        dropped = Cat(buffer.drop for buffer in buffers.values())
+        drops = [Mux(agree, voided, ~buffer.first) for buffer in buffers.values()]
+        drop = Signal.like(dropped)
+        with m.If(together & idle & ~drop.any()):
+            m.d.sync += drop.eq(Cat(drops))
+        with m.Else():
+            m.d.sync += drop.eq(0)
+        m.d.comb += dropped.eq(drop)
+        for buffer in buffers.values():
             m.d.comb += [
-                drop.eq(together & idle & Mux(agree, voided, ~buffer.first)),
-                buffer.take.eq(begins | drop),
-                buffer.release.eq(stages[0].step_end | drop),
-                buffer.read.eq(reads.valid & (reads.fold_first if buffer is q else 1)),
-                buffer.address.eq(reads.fold if buffer is q else reads.group),
+                buffer.take.eq(begins),
+                buffer.release.eq(stages[0].step_end),
             ]
+        self._feed(m, stages, buffers, go & inner_end)
         return stages
 
-    def _constants(
-        self, m: Module, name: str, tables: list[list[int]], lanes: int, address: Value, bound: int
-    ) -> list[list[Value]]:
-        """Return [lane][head] of ``tables[head][lanes * address + lane]``, a clock later."""
-        bits = ceil_log2(bound)
-        depth = -(-len(tables[0]) // lanes)
+    def _place(
+        self, m: Module, go: Signal, inner: Signal, outer: Signal, inner_end: Signal,
+        outer_last: Signal,
+    ) -> dict[str, Value]:  # fmt: skip
+        """Return `valid`, `fold`, `group`, `first` and `last` of `Stage` from the counts."""
+        raise NotImplementedError
 
-        def entry(head: int, position: int) -> int:
-            return tables[head][position] if position < len(tables[head]) else 0
-
-        heads = range(len(tables))
-        if depth == 1 or not bits:
-            return [[Const(entry(h, lane), bits) for h in heads] for lane in range(lanes)]
-        shape = data.ArrayLayout(data.ArrayLayout(bits, len(tables)), lanes)
-        words = [
-            [[entry(h, lanes * a + lane) for h in heads] for lane in range(lanes)]
-            for a in range(depth)
-        ]
-        m.submodules[name] = rom = memory.Memory(shape=shape, depth=depth, init=words)
-        port = rom.read_port()
-        m.d.comb += port.addr.eq(address)
-        return [[port.data[lane][h] for h in heads] for lane in range(lanes)]
+    def _feed(
+        self, m: Module, stages: list[Stage], buffers: Mapping[str, StepBuffer], turns: Value
+    ) -> None:
+        """Have the buffers show what each stage needs; `turns` where the inner count ends."""
+        raise NotImplementedError
 
     def _draws(
-        self, m: Module, stages: list[_Stage], at: int, name: str, source: Source, bound: int
-    ) -> list[list[Signal]]:
+        self, m: Module, stages: list[Stage], at: int, name: str, source: Source, bound: int
+    ) -> list[list[Value]]:
         """Return the draws [row][head], each skewed by its row, valid at stage `at`."""
         c = self.config
         m.submodules[f"{name}_source"] = source
@@ -227,9 +229,9 @@ class CountAttention(wiring.Component):
             source.advance.eq(stages[at - 1].step_end),
         ]
         skews, _ = c.skews(name)
-        constants = self._constants(m, f"{name}_rows", skews, c.rows, stages[at - 2].fold, bound)
-        draws: list[list[Signal]] = []
-        for row, by_head in enumerate(constants):
+        rows = constants(m, f"{name}_rows", skews, c.rows, stages[at - 2].fold, bound)
+        draws: list[list[Value]] = []
+        for row, by_head in enumerate(rows):
             draws.append([])
             for head, constant in enumerate(by_head):
                 draw = Signal(ceil_log2(bound), name=f"{name}_draw_r{row}_h{head}")
@@ -238,142 +240,32 @@ class CountAttention(wiring.Component):
         return draws
 
     def _scores(
-        self, m: Module, stages: list[_Stage], buffers: dict[str, TokenBuffer], source: Source
+        self, m: Module, stages: list[Stage], buffers: Mapping[str, StepBuffer], source: Source
     ) -> list[list[list[Value]]]:
         """Return the score bits [row][head][column], valid at stage `value_stage`."""
-        c, plan = self.config, self.plan
-        q, k = buffers["q"].group, buffers["k"].group
-        draws = self._draws(m, stages, plan.start_stage - 1, "score", source, c.head_dim)
-        _, skews = c.skews("score")
-        by_column = self._constants(
-            m, "score_columns", skews, c.columns, stages[plan.start_stage - 2].group, c.head_dim
-        )
-        idle_from = c.tokens - (c.groups - 1) * c.columns
-        at = stages[plan.value_stage]
-        scores: list[list[list[Value]]] = []
-        for row in range(c.rows):
-            scores.append([])
-            for head in range(c.heads):
-                channels = slice(head * c.head_dim, (head + 1) * c.head_dim)
-                starts = _Starts(
-                    m,
-                    draws[row][head],
-                    c.head_dim,
-                    plan.value_stage - plan.start_stage,
-                    f"score_start_r{row}_h{head}",
-                )
-                counts = pipelined_counts(
-                    m,
-                    [list(q[row][channels] & k[column][channels]) for column in range(c.columns)],
-                    [starts.skewed(by_column[x][head], f"c{x}") for x in range(c.columns)],
-                    f"score_r{row}_h{head}_c",
-                    late=plan.start_stage - plan.key_stage,
-                    per_clock=plan.layers,
-                )
-                bits = []
-                for column, count in enumerate(counts):
-                    fires: Value = count[-1]
-                    if column >= idle_from:
-                        fires = fires & ~at.fold_last
-                    if c.causal:
-                        key, query = at.group * c.columns + column, at.fold * c.rows + row
-                        fires = fires & (key <= query)
-                    bits.append(fires)
-                scores[row].append(bits)
-        return scores
+        raise NotImplementedError
 
     def _outputs(
-        self, m: Module, stages: list[_Stage], v: TokenBuffer, source: Source,
+        self, m: Module, stages: list[Stage], v: StepBuffer, source: Source,
         scores: list[list[list[Value]]],
     ) -> list[list[Value]]:  # fmt: skip
-        """Return the output bits [row][channel], valid with `fold_last` of the last stage."""
-        c, plan = self.config, self.plan
-        draws = self._draws(m, stages, plan.value_stage - 1, "output", source, c.tokens)
-        _, skews = c.skews("output")
-        # Later groups of a fold add to a count that has begun.
-        begins = stages[plan.value_stage - 1].fold_first if c.groups > 1 else Const(1)
-        outputs: list[list[Value]] = []
-        for row in range(c.rows):
-            outputs.append([])
-            for head in range(c.heads):
-                starts = _Starts(
-                    m, draws[row][head], c.tokens, max(plan.output_clocks, 1),
-                    f"output_start_r{row}_h{head}", begins,
-                )  # fmt: skip
-                name = f"output_r{row}_h{head}_d"
-                bits = ceil_log2(c.tokens)
-                channels = range(head * c.head_dim, (head + 1) * c.head_dim)
-                hits = [
-                    [s & v.group[column][d] for column, s in enumerate(scores[row][head])]
-                    for d in channels
-                ]
-                begin = [starts.skewed(Const(x, bits), f"d{d}") for d, x in enumerate(skews[head])]
-                if plan.output_clocks:
-                    counts = pipelined_counts(m, hits, begin, name, per_clock=plan.layers)
-                    outputs[row] += self._sum_up(m, stages[-1], counts, name)
-                else:
-                    first = [start[0] for start in begin]
-                    outputs[row] += self._accumulate(m, stages[-1], hits, first, name)
-        return outputs
-
-    def _sum_up(self, m: Module, at: _Stage, counts: list[Signal], name: str) -> list[Value]:
-        """Return whether the counts of a fold, one of each group, come to N or more together."""
-        if self.config.groups == 1:
-            return [count[-1] for count in counts]
-        sums = [Signal(len(count) - 1, name=f"{name}{d}_sum") for d, count in enumerate(counts)]
-        over = Signal(len(counts), name=f"{name}_over")  # it did so in an earlier group
-        zero = Const(0, 1)
-        rows = [
-            [[*places[0], zero], *(list(pair) for pair in places[1:])]
-            for sum_, count in zip(sums, counts, strict=True)
-            for places in [list(zip(sum_, count[:-1], strict=True))]
-        ]
-        totals = add_rows(m, rows, f"{name}_sums")
-        fires = Signal.like(over, name=f"{name}_fires")
-        m.d.comb += fires.eq(
-            over | Cat(total[-1] for total in totals) | Cat(count[-1] for count in counts)
-        )
-        with m.If(at.valid):
-            m.d.sync += [sum_.eq(total[:-1]) for sum_, total in zip(sums, totals, strict=True)]
-            m.d.sync += over.eq(fires)
-        with m.If(at.valid & at.fold_last):  # by the reset of its flip-flops
-            m.d.sync += [*(sum_.eq(0) for sum_ in sums), over.eq(0)]
-        return list(fires)
-
-    def _accumulate(
-        self, m: Module, at: _Stage, hits: list[list[Value]], starts: list[Value], name: str
-    ) -> list[Value]:
-        """Return the same of starts and hits, in one clock; starts are 0 but at the first group."""
-        fires: list[Value] = []
-        for d, (some, start) in enumerate(zip(hits, starts, strict=True)):
-            added = popcount(some)
-            total = Signal(len(start) + 1, name=f"{name}{d}_total")
-            sum_ = Signal.like(total, name=f"{name}{d}_sum")
-            if len(added) == 1:
-                m.d.comb += total.eq(add_with_carry(sum_, start, added))
-            else:  # the sum is 0 where the start joins: above what is added it can be an operand
-                low = len(added)
-                joined = Cat((sum_ | start)[:low], sum_[low:])
-                m.d.comb += total.eq(joined + Cat(added, start[low:]))
-            with m.If(at.valid):
-                m.d.sync += sum_.eq(total)
-            with m.If(at.valid & at.fold_last):
-                m.d.sync += sum_.eq(0)
-            fires.append(total[-1])
-        return fires
+        """Return the output bits [row][channel], valid at stage `output_stage`."""
+        raise NotImplementedError
 
     def _collect(
-        self, m: Module, room: Signal, stages: list[_Stage], outputs: list[list[Value]]
+        self, m: Module, room: Signal, stages: list[Stage], outputs: list[list[Value]]
     ) -> None:
         """Queue the rows of a fold and hand them out, a beat a clock; keep account of the room."""
         c, plan = self.config, self.plan
-        at = stages[-1]
+        at = stages[plan.output_stage]
         last_rows = c.tokens - (c.folds - 1) * c.rows
         in_last = at.fold == c.folds - 1
         word = data.StructLayout(
             {"rows": data.ArrayLayout(c.channels, c.rows), "last": 1, "first": 1}
         )
-        m.submodules.queue = queue = OutputQueue(word.size, plan.queue_depth, 1)
+        m.submodules.queue = queue = OutputQueue(
+            word.size, plan.queue_depth, 1, block=plan.block_queue
+        )
         into, out_of = Signal(word), Signal(word)
         for row, bits in enumerate(outputs):
             idle = in_last if row >= last_rows else Const(0)
@@ -382,94 +274,19 @@ class CountAttention(wiring.Component):
             into.last.eq(in_last),
             into.first.eq(at.opening & (at.fold == 0)),
             queue.word.eq(into),
-            queue.arrives.eq(at.valid & at.fold_last),
+            queue.arrives.eq(at.valid & at.last),
             out_of.eq(queue.data),
-            queue.issued.eq(stages[0].valid & stages[0].fold_last),
+            queue.issued.eq(stages[0].valid & stages[0].last),
             room.eq(queue.room),
         ]
-        beats = c.rows // c.tokens_per_beat if c.rows < c.tokens else c.beats
-        if beats == 1:
-            m.d.comb += [
-                self.out.valid.eq(queue.valid),
-                self.out.payload.data.eq(out_of.rows),
-                self.out.payload.last.eq(out_of.last),
-                self.out.payload.first.eq(out_of.first),
-                queue.ready.eq(self.out.ready),
-            ]
-        else:
-            self._serialise(m, queue, out_of, beats, -(-last_rows // c.tokens_per_beat))
+        self._leave(m, queue, out_of)
 
-    def _serialise(
-        self, m: Module, queue: OutputQueue, word: data.View,
-        beats: int, last_beats: int,
-    ) -> None:  # fmt: skip
-        """Hand out the rows of a fold, a beat of them a clock."""
-        beat = self.config.tokens_per_beat * self.config.channels
-        held = Signal(beats * beat)
-        left = Signal(range(beats + 1))
-        fresh, last = Signal(), Signal()
-        leaves = self.out.valid & self.out.ready
+    def _leave(self, m: Module, queue: OutputQueue, word: data.View) -> None:
+        """Hand out what is queued."""
         m.d.comb += [
-            self.out.valid.eq(left != 0),
-            self.out.payload.data.eq(held[:beat]),
-            self.out.payload.first.eq(fresh),
-            self.out.payload.last.eq(last & (left == 1)),
-            queue.ready.eq((left == 0) | ((left == 1) & self.out.ready)),
+            self.out.valid.eq(queue.valid),
+            self.out.payload.data.eq(word.rows),
+            self.out.payload.last.eq(word.last),
+            self.out.payload.first.eq(word.first),
+            queue.ready.eq(self.out.ready),
         ]
-        with m.If(queue.ready):
-            m.d.sync += [
-                held.eq(word.rows.as_value()),
-                left.eq(Mux(queue.valid, Mux(word.last, last_beats, beats), 0)),
-                fresh.eq(word.first),
-                last.eq(word.last),
-            ]
-        with m.Elif(leaves):
-            m.d.sync += [held.eq(held >> beat), left.eq(left - 1), fresh.eq(0)]
-
-
-class _Starts:
-    """Where counts start: at the complement of a draw, skewed by a constant, in several clocks.
-
-    Parameters
-    ----------
-    draw : Signal
-        Valid a clock before the first of the `clocks`.
-    bound : int
-        It is below this.
-    gate : Value
-        With the draw; where it is 0 a start is 0.
-    """
-
-    def __init__(
-        self, m: Module, draw: Signal, bound: int, clocks: int, name: str, gate: Value | None = None
-    ) -> None:
-        self._m = m
-        self._draw = draw
-        self._bound = bound
-        self._clocks = clocks
-        self._name = name
-        self._gate = Const(1) if gate is None else gate
-        # Both polarities, since a constant to XOR with only picks one of them for each bit.
-        self._either = [
-            self._delayed(Mux(self._gate, value, 0)[: len(draw)], f"{name}_{word}")
-            for word, value in (("complement", ~draw), ("draw", draw))
-        ]
-
-    def skewed(self, constant: Value, name: str) -> list[Value]:
-        """Return the complement of the draw moved by `constant`, in each clock."""
-        if isinstance(constant, Const) and not self._bound & (self._bound - 1):
-            picked = [constant.value >> i & 1 for i in range(len(self._draw))]
-            return [
-                Cat(self._either[one][clock][i] for i, one in enumerate(picked))
-                for clock in range(self._clocks)
-            ]
-        start = ~skew(self._draw, constant, self._bound)
-        return self._delayed(Mux(self._gate, start, 0)[: len(self._draw)], f"{self._name}_{name}")
-
-    def _delayed(self, value: Value, name: str) -> list[Value]:
-        out: list[Value] = []
-        for clock in range(self._clocks):
-            register = Signal.like(value, name=f"{name}_{clock}")
-            self._m.d.sync += register.eq(out[-1] if out else value)
-            out.append(register)
-        return out

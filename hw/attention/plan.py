@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from amaranth.utils import ceil_log2
 
 from hw.arith import LAYERS_PER_CLOCK, count_clocks
-from hw.buffer import BufferShape
+from hw.blocks import BlockShape, cut
+from hw.buffer import BufferShape, TokenShape
+from hw.queue import BLOCK_QUEUE_CLOCKS, QUEUE_CLOCKS, SHORT_QUEUE
 
 if TYPE_CHECKING:
     from hw.attention.config import AttentionConfig
@@ -17,11 +19,23 @@ LARGE = 1024
 """Pairs of bits that a design compares in a clock from which on it is too large for an iCE40: there
 each layer of full adders has its own flip-flops."""
 
+HUGE = 8192
+"""Pairs from which on flip-flops would run out on an ECP5 before LUTs do."""
+
 SMALL_COLUMNS = 4
 """Up to this many columns cells come before clock rate: outputs are counted in one clock."""
 
-QUEUE_CLOCKS = 2
-"""Clocks from the write of a word into the output queue to where it can be read."""
+READ_CLOCKS = 3
+"""Clocks in which Q is read where keys are held: the memory, its register, and one beside them."""
+
+COUNT_READ_CLOCKS = 3
+"""Clocks in which the counts of earlier keys are read: a register more, which can be cleared."""
+
+HOP = 8
+"""Keys, or channels, that a query or a row of scores meets in a clock before it goes on."""
+
+MOST_HELD = 4
+"""Most groups of keys that are held one after another."""
 
 WORD = 4
 """Tokens of a word of the sample encoder's memories."""
@@ -37,54 +51,62 @@ class CountPlan:
     config: AttentionConfig
 
     @property
-    def deep(self) -> bool:
-        """Whether clock rate comes before cells."""
-        return self.config.columns > SMALL_COLUMNS
-
-    @property
     def layers(self) -> int:
         """Layers of full adders between registers."""
         c = self.config
-        return 1 if c.rows * c.columns * c.channels >= LARGE else LAYERS_PER_CLOCK
+        return 1 if LARGE <= c.rows * c.columns * c.channels < HUGE else LAYERS_PER_CLOCK
+
+    @property
+    def inner(self) -> int:
+        """Clocks of the inner one of the two loops of a time step."""
+        raise NotImplementedError
+
+    @property
+    def outer(self) -> int:
+        """Rounds of the outer one."""
+        raise NotImplementedError
+
+    @property
+    def interval(self) -> int:
+        """Clocks from one time step to the next."""
+        return self.inner * self.outer
+
+    @property
+    def issues_first(self) -> bool:
+        """Whether something leaves in the first clock of a time step."""
+        return self.config.groups == 1
 
     @property
     def begins_at(self) -> int:
         """Clocks from where a time step waits on all inputs to where it is begun."""
-        return int(self.deep and self.interval > 1)
-
-    @property
-    def read_clocks(self) -> int:
-        """Clocks in which Q, K and V are read.
-
-        Where K and V lie in many memories, some are far from where their bits are used.
-        """
-        if not self.deep:
-            return 1
-        return 3 if self.config.groups > 1 else 2
+        raise NotImplementedError
 
     @property
     def key_stage(self) -> int:
         """Stage at which Q and K are there."""
-        return self.read_clocks
+        raise NotImplementedError
 
     @property
     def start_stage(self) -> int:
         """Stage at which the scores' random number is there: read, and moved by row and column."""
-        return 3
+        return max(self.key_stage, 3)
+
+    @property
+    def score_clocks(self) -> int:
+        """Clocks from Q and K to the counts of their scores."""
+        size = self.config.head_dim
+        late = self.start_stage - self.key_stage
+        return count_clocks(size, ceil_log2(size), late, self.layers)
 
     @property
     def value_stage(self) -> int:
         """Stage at which the scores are there, and V."""
-        size = self.config.head_dim
-        late = self.start_stage - self.key_stage
-        return self.key_stage + count_clocks(size, ceil_log2(size), late, self.layers)
+        return self.key_stage + self.score_clocks
 
     @property
     def output_clocks(self) -> int:
-        """Clocks from the scores of a group to its counts; 0 if they are summed up at once."""
+        """Clocks from the scores of a group to its counts."""
         c = self.config
-        if c.groups > 1 and not self.deep:
-            return 0
         return count_clocks(c.columns, ceil_log2(c.tokens), 0, self.layers)
 
     @property
@@ -93,14 +115,94 @@ class CountPlan:
         return self.value_stage + self.output_clocks
 
     @property
+    def last_stage(self) -> int:
+        """Last stage at which anything is done."""
+        return self.output_stage
+
+    @property
     def queue_depth(self) -> int:
-        """Folds that may be on their way to the output: with fewer the pipeline would wait."""
-        return -(-(self.output_stage + QUEUE_CLOCKS + 2) // self.config.fold_clocks) + 1
+        """Words that may be on their way to the output: with fewer the pipeline would wait."""
+        return -(-(self.output_stage + BLOCK_QUEUE_CLOCKS + 2) // self.issue_clocks) + 1
+
+    @property
+    def issue_clocks(self) -> int:
+        """Clocks from one word to the next."""
+        raise NotImplementedError
+
+    @property
+    def block_queue(self) -> bool:
+        """Whether the output queue is in block RAM."""
+        return self.queue_depth > SHORT_QUEUE
+
+    @property
+    def queue_clocks(self) -> int:
+        """Clocks from the write of a word into the output queue to where it can be read."""
+        return BLOCK_QUEUE_CLOCKS if self.block_queue else QUEUE_CLOCKS
 
     def buffer(self, name: str) -> BufferShape:
         """Return what the buffer of an input is like."""
+        raise NotImplementedError
+
+    def slots(self, name: str) -> int:
+        """Return the time steps that are buffered of an input."""
+        return self.buffer(name).slots
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the first beat in to the first beat out."""
+        raise NotImplementedError
+
+    @property
+    def cycles(self) -> int:
+        """Clocks of one inference."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldedPlan(CountPlan):
+    """Folds of queries, for each of which all groups of keys are read."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether clock rate comes before cells."""
+        return self.config.columns > SMALL_COLUMNS
+
+    @property
+    def inner(self) -> int:
+        return self.config.fold_clocks
+
+    @property
+    def outer(self) -> int:
+        return self.config.folds
+
+    @property
+    def begins_at(self) -> int:
+        return int(self.deep)
+
+    @property
+    def read_clocks(self) -> int:
+        """Clocks in which Q, K and V are read.
+
+        Where K and V lie in many memories, some are far from where their bits are used.
+        """
+        return 3 if self.deep else 1
+
+    @property
+    def key_stage(self) -> int:
+        return self.read_clocks
+
+    @property
+    def output_clocks(self) -> int:
+        """Clocks from the scores of a group to its counts; 0 if they are summed up at once."""
+        return super().output_clocks if self.deep else 0
+
+    @property
+    def issue_clocks(self) -> int:
+        return self.inner
+
+    def buffer(self, name: str) -> TokenShape:
         c = self.config
-        return BufferShape(
+        return TokenShape(
             stream=c.stream(name),
             tokens=c.tokens_per_beat,
             columns=c.rows if name == "q" else c.columns,
@@ -110,30 +212,116 @@ class CountPlan:
             read_clocks=self.read_clocks,
         )
 
-    def slots(self, name: str) -> int:
-        """Return the time steps that are buffered of an input."""
-        return self.buffer(name).slots
-
     @property
     def latency(self) -> int:
-        """Clocks from the first beat in to the first beat out."""
         c = self.config
         serial = 0 if c.rows == c.tokens_per_beat or c.beats == 1 else 1
         last_group = self.begins_at + c.groups - 1
-        return c.beats + last_group + self.output_stage + QUEUE_CLOCKS + serial
-
-    @property
-    def interval(self) -> int:
-        """Clocks from one time step to the next."""
-        return self.config.folds * self.config.fold_clocks
+        return c.beats + last_group + self.output_stage + self.queue_clocks + serial
 
     @property
     def cycles(self) -> int:
-        """Clocks of one inference."""
         c = self.config
         last_rows = c.tokens - (c.folds - 1) * c.rows
-        before = c.timesteps * self.interval - c.fold_clocks
+        before = c.timesteps * self.interval - self.inner
         return self.latency + before + -(-last_rows // c.tokens_per_beat) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldPlan(CountPlan):
+    """Passes of all queries, through each of which a group of keys is held."""
+
+    @property
+    def inner(self) -> int:
+        return self.config.beats
+
+    @property
+    def outer(self) -> int:
+        return self.config.groups
+
+    @property
+    def begins_at(self) -> int:
+        return int(self.interval > 1)
+
+    @property
+    def issue_clocks(self) -> int:
+        return 1
+
+    @property
+    def key_stage(self) -> int:
+        # The last token of Q is in memory a clock behind the mark of its time step.
+        stage = READ_CLOCKS + 1 - self.begins_at
+        while self.blocks("k", stage).settles > stage:
+            stage += 1
+        return stage
+
+    @property
+    def value_stage(self) -> int:
+        # All hops in step, and a register more: the keys lie apart from the values.
+        return self.key_stage + self.score_clocks + len(self.blocks("k", self.key_stage).hops)
+
+    @property
+    def output_hops(self) -> list[range]:
+        """Channels of each hop."""
+        return cut(self.config.channels, HOP)
+
+    @property
+    def output_stage(self) -> int:
+        return self.value_stage + self.output_clocks + len(self.output_hops) - 1
+
+    @property
+    def last_stage(self) -> int:
+        """Counts of a group go into memory a clock behind the last output."""
+        return self.output_stage + (self.config.groups > 1)
+
+    @property
+    def count_clocks(self) -> int:
+        """Least clocks of a pass, for its counts to be there in the next one."""
+        return self.output_clocks + COUNT_READ_CLOCKS + 2
+
+    def blocks(self, name: str, used_at: int | None = None) -> BlockShape:
+        """Return what the buffer of k or v is like, if it is used at a stage."""
+        c = self.config
+        if used_at is None:
+            used_at = self.value_stage if name == "v" else self.key_stage
+        p = c.tokens_per_beat
+        return BlockShape(
+            stream=c.stream(name),
+            tokens=p,
+            columns=c.columns,
+            begins_at=self.begins_at,
+            used_at=used_at,
+            interval=self.interval,
+            hop=HOP if name == "v" else -(-HOP // p) * p,
+            by_channel=name == "v",
+        )
+
+    def queries(self) -> TokenShape:
+        """Return what the buffer of q is like."""
+        c = self.config
+        return TokenShape(
+            stream=c.stream("q"),
+            tokens=c.tokens_per_beat,
+            columns=c.tokens_per_beat,
+            begins_at=self.begins_at,
+            used_at=self.key_stage,
+            interval=self.interval,
+            read_clocks=READ_CLOCKS,
+        )
+
+    def buffer(self, name: str) -> BufferShape:
+        return self.queries() if name == "q" else self.blocks(name)
+
+    @property
+    def latency(self) -> int:
+        c = self.config
+        last_pass = self.begins_at + (c.groups - 1) * c.beats
+        return c.beats + last_pass + self.output_stage + self.queue_clocks
+
+    @property
+    def cycles(self) -> int:
+        c = self.config
+        return self.latency + (c.timesteps - 1) * self.interval + c.beats - 1
 
 
 @dataclasses.dataclass(frozen=True)

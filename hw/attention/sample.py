@@ -14,6 +14,7 @@ from hw.attention.config import AttentionConfig
 from hw.attention.draws import Source, sources
 from hw.attention.plan import RAM_WORDS, SamplePlan
 from hw.bernoulli import parity, xor_of
+from hw.delay import delayed
 from hw.queue import OutputQueue
 from hw.stream import FaultCounter, FrameGuard, Stream, members
 
@@ -531,15 +532,3 @@ class SampleAttention(wiring.Component):
 def any_of(terms: Iterable[Value]) -> Value:
     """Return the OR of vectors."""
     return functools.reduce(operator.or_, terms)
-
-
-def delayed(
-    m: Module, value: ValueLike, clocks: int, name: str, *, reset_less: bool = True
-) -> Value:
-    """Return `value` so many clocks later, 0 at first; only if asked to a reset clears it."""
-    value = Value.cast(value)
-    for i in range(clocks):
-        later = Signal(len(value), name=f"{name}_{i + 1}", reset_less=reset_less)
-        m.d.sync += later.eq(value)
-        value = later
-    return value

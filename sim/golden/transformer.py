@@ -24,7 +24,8 @@ image:
                ``reset_delay`` where it is true; ``threshold`` is what U is compared with, U = 2h
                at tau 2
 ``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
-``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`
+``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`; with the
+               same ``source`` in several layers they draw in turn from one, and have one seed
 ``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
                the neuron's as in `moe`. ``inputs, outputs, weight_bits, bias_bits`` and the arrays
                are those of the scores, which have ``score_exponent``. ``experts`` holds a list of

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bench.devices import DEVICES, breakdown, run_nextpnr
-from boards.nextpnr import NoPlace, clock, signal, utilisation
+from boards.nextpnr import NoPlace, clock, place, signal, utilisation
 from gen.errors import CheckFailed, UserError
 
 LOG = """\
@@ -63,7 +63,7 @@ def test_utilisation_leaves_out_pins_and_what_is_not_used():
 def test_clock_tells_the_longest_path_in_signals_of_the_design():
     assert clock(REPORT, "dut") == {
         "mhz": 41.84,
-        "path": ["unit.q.count", "unit.k._32_", "unit.step"],
+        "path": ["unit.q.count", "unit.k", "unit.step"],
         "port": "CEN",
         "levels": 2,
         "logic_ns": 3.35,
@@ -84,6 +84,21 @@ def test_clock_tells_the_longest_path_in_signals_of_the_design():
 )
 def test_signal_of_a_cell(name, want):
     assert signal(name, "dut") == want
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("dut.unit.k.count_TRELLIS_FF_Q_1", "unit.k.count"),
+        ("dut.unit.k._32_", "unit.k"),
+        ("dut.unit.k._32__LUT4_Z_1", "unit.k"),
+        ("dut.unit.k.$abc$32$lut", "unit.k"),
+        ("dut.unit.k.a_3_", "unit.k.a_3_"),
+        ("dut._7_", ""),
+    ],
+)
+def test_what_is_on_a_path_has_a_name_of_the_design(name, want):
+    assert place(name, "dut") == want
 
 
 def test_cells_of_ecp5_in_equivalents():
@@ -115,12 +130,12 @@ def test_breakdown_takes_lanes_together_and_adds_up():
 
 @pytest.fixture
 def nextpnr(tmp_path, monkeypatch):
-    """Return a function that puts a nextpnr beside Python which fails with a message."""
+    """Return a function that puts a nextpnr beside Python which does this, then fails."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
-    def fails(message):
+    def fails(message, does=":"):
         tool = tmp_path / DEVICES["up5k"].nextpnr
-        tool.write_text(f"#!/bin/sh\necho {json.dumps(message)} >&2\nexit 125\n")
+        tool.write_text(f"#!/bin/sh\n{does}\necho {json.dumps(message)} >&2\nexit 125\n")
         tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
 
     return fails
@@ -152,7 +167,11 @@ def test_a_missing_tool_is_told(monkeypatch, tmp_path):
         run_nextpnr(DEVICES["ecp5"], cwd=tmp_path)
 
 
-def test_a_route_that_takes_too_long_is_given_up(tmp_path):
-    impatient = dataclasses.replace(DEVICES["up5k"], limit_s=0)
-    with pytest.raises(NoPlace, match="not routed within 0 s"):
-        run_nextpnr(impatient, "--json", "none.json", cwd=tmp_path)
+def test_a_route_that_takes_too_much_of_a_processor_is_given_up(nextpnr, tmp_path):
+    impatient = dataclasses.replace(DEVICES["up5k"], limit_s=1)
+    nextpnr("", "while :; do :; done")
+    with pytest.raises(NoPlace, match=r"^not routed within 1 s$"):
+        run_nextpnr(impatient, cwd=tmp_path)
+    nextpnr("ERROR: it has waited", "sleep 1.5")
+    with pytest.raises(CheckFailed, match="it has waited"):
+        run_nextpnr(impatient, cwd=tmp_path)

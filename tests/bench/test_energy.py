@@ -9,7 +9,8 @@ from bench import energy
 from bench.study import load_study
 from bench.table import filled
 from examples.digits import data
-from examples.digits.evaluate import RESULTS, TRAINED, classes, variants
+from examples.digits.evaluate import HARDWARE, RESULTS, TRAINED, classes, variants
+from gen.errors import CheckFailed
 from sim.golden.attention import attention, count_skews, draws, moved
 from sim.golden.sdsa import sdsa
 from sim.golden.transformer import network, patches, read
@@ -122,10 +123,23 @@ def test_every_layer_is_counted(name):
 
 def test_random_numbers_run_on_from_image_to_image(monkeypatch):
     model, arrays = variants(TRAINED / "ssa")["ssa_count"]
+    alone = [layer.copy() for layer in model["layers"]]
+    for layer in alone:
+        layer.pop("source", None)
     images = data.split()["test"].pixels[:10]
-    together, _ = energy.count(model, arrays, images)
+    together, _ = energy.count(model | {"layers": alone}, arrays, images)
     monkeypatch.setattr(energy, "CHUNK", 3)
-    assert energy.count(model, arrays, images)[0] == together
+    assert energy.count(model | {"layers": alone}, arrays, images)[0] == together
+
+
+def test_blocks_draw_in_turn(monkeypatch):
+    model, arrays = variants(TRAINED / "ssa")["ssa_count"]
+    layer = next(one for one in model["layers"] if one["kind"] == "attention")
+    steps, sizes = model["timesteps"], (model["head_dim"], model["tokens"])
+    began, right = [], energy.scores
+    monkeypatch.setattr(energy, "scores", lambda *of: began.append(of[3]) or right(*of))
+    energy.count(model, arrays, data.split()["test"].pixels[:3])
+    assert began == [None, *(draws(layer, sizes, i * steps, None)[1] for i in range(1, 6))]
 
 
 def test_answers_of_experts_are_added_up():
@@ -181,7 +195,7 @@ def test_scores_are_those_that_golden_draws(rng, reseed, causal):
     layer = {"encoder": "count", "rng": rng, "heads": heads, "causal": causal, "seed": 3,
              "reseed": reseed}  # fmt: skip
     before = None if rng == "sobol" else (12345, 678)
-    drawn = energy.scores(layer, q, k, before)
+    drawn, after = energy.scores(layer, q, k, before)
     state = before
     for b in range(batch):
         numbers, _ = draws(layer, (size, tokens), steps, state)
@@ -192,12 +206,13 @@ def test_scores_are_those_that_golden_draws(rng, reseed, causal):
             sums = drawn[t, b, h] @ v[t, b][:, own]
             fired = moved(numbers[t][1], skews, tokens) < sums
             assert np.array_equal(fired, out["out"][t, :, own])
+    assert (after == state) or rng == "sobol"
     ones = 0
     for t, b, h, n, m in np.ndindex(drawn.shape):
         own = slice(h * size, (h + 1) * size)
         ones += int((q[t, b, n, own] & k[t, b, m, own]).sum())
         ones += int(drawn[t, b, h, n, m]) * int(v[t, b, m, own].sum())
-    found = energy.stochastic_attention(layer, q, k, v, before)
+    found, _ = energy.stochastic_attention(layer, q, k, v, before)
     assert found == {
         "count": ones,
         "mask": 2 * steps * batch * heads * tokens * tokens * size,
@@ -207,7 +222,8 @@ def test_scores_are_those_that_golden_draws(rng, reseed, causal):
 
 def test_picking_adds_nothing():
     q = np.ones((2, 1, 4, 8), np.int64)
-    assert energy.stochastic_attention({"encoder": "sample"}, q, q, q, None) == {"mask": 2 * q.size}
+    found, _ = energy.stochastic_attention({"encoder": "sample"}, q, q, q, None)
+    assert found == {"mask": 2 * q.size}
 
 
 def test_experts_count_what_they_are_given():
@@ -294,11 +310,23 @@ def test_the_stored_study_is_that_of_the_models(stored):
         assert own["sha256"] == energy.digest(arrays)
         assert own["correct"] == recorded[name]["integer"]["test"]
         assert own["ann_estimated"] == energy.dense(model)
+        found = json.loads(HARDWARE.read_text()).get(name, {})
+        assert own["counted_in_rtl"] == energy.seen(name, own["counted"], found, stored["images"])
     images = data.split()["test"]
     assert stored["images"] == len(images)
     for name in ("sdsa1", "ssa_count", "moe"):
         counts, _ = energy.count(*networks[name], images.pixels)
         assert stored["models"][name]["counted"] == counts
+
+
+def test_the_rtl_counts_what_golden_counts():
+    """A layer that is counted otherwise is named."""
+    counts = {"head": {"add": 30, "fixed": 9}, "bits": {"count": 4, "add": 3, "mask": 8}}
+    rtl = {"images": 2, "synaptic_operations": {"head": 30, "bits": 7}}
+    assert energy.seen("one", counts, {"rtl": rtl}, 2) == ["bits", "head"]
+    assert energy.seen("one", counts, {"rtl": rtl}, 3) == energy.seen("one", counts, {}, 2) == []
+    with pytest.raises(CheckFailed, match="one, head: golden counts 29, the RTL 30"):
+        energy.seen("one", counts | {"head": {"add": 29}}, {"rtl": rtl}, 2)
 
 
 def test_the_page_is_that_of_the_study(stored):

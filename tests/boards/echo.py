@@ -5,7 +5,7 @@ import functools
 import random
 from collections.abc import Callable
 
-from amaranth import Module
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,7 +33,7 @@ endmodule
 
 
 class Echo(wiring.Component):
-    """The ports of a board around a link alone."""
+    """The ports of a board around a link alone, and a unit that pauses if asked to."""
 
     rx: In(1, init=1)
     tx: Out(1, init=1)
@@ -41,8 +41,9 @@ class Echo(wiring.Component):
     session: Out(1)
     fault: Out(1)
 
-    def __init__(self, link=Link):
+    def __init__(self, link=Link, pauses=False):
         self._link = link
+        self._pauses = pauses
         super().__init__()
 
     def elaborate(self, platform):
@@ -51,8 +52,13 @@ class Echo(wiring.Component):
         m.submodules.transmitter = transmitter = Transmitter(DIVISOR)
         m.submodules.link = link = self._link(IDENTITY)
         wiring.connect(m, link.line, transmitter.i)
-        wiring.connect(m, link.down, link.up)
+        goes = Signal(init=1)
+        if self._pauses:
+            self._pause(m, goes)
         m.d.comb += [
+            link.up.payload.eq(link.down.payload),
+            link.up.valid.eq(link.down.valid & goes),
+            link.down.ready.eq(link.up.ready & goes),
             receiver.rx.eq(self.rx),
             link.data.eq(receiver.data),
             link.take.eq(receiver.valid),
@@ -62,14 +68,24 @@ class Echo(wiring.Component):
         ]
         return m
 
+    def _pause(self, m, goes):
+        """Let bytes through for up to 255 clocks, then none for up to 16,383."""
+        dice = Signal(16, init=1)
+        left = Signal(16)
+        m.d.sync += dice.eq(Mux(dice[0], dice >> 1 ^ 0xB400, dice >> 1))
+        with m.If(left != 0):
+            m.d.sync += left.eq(left - 1)
+        with m.Else():
+            m.d.sync += [goes.eq(~goes), left.eq(Mux(goes, dice[:14], dice[:8]))]
+
 
 @functools.cache
-def library(link=Link):
-    return build({f"{TOP}.v": AROUND, "echo.v": convert(Echo(link), "echo", "v")})
+def library(link=Link, pauses=False):
+    return build({f"{TOP}.v": AROUND, "echo.v": convert(Echo(link, pauses), "echo", "v")})
 
 
-def model(link=Link, seed=1):
-    return Model(library(link), DIVISOR, seed)
+def model(link=Link, seed=1, pauses=False):
+    return Model(library(link, pauses), DIVISOR, seed)
 
 
 # What goes wrong with a packet, which is bytes with their delimiter.

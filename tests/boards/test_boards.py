@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from boards import digits
+from boards import digits, results
 from boards.__main__ import main
 from boards.build import build
 from boards.catalogue import BOARDS
@@ -45,6 +45,10 @@ def run(*arguments):
             ["--board", "icebreaker", "--top", "lif", "--set", "tau"],
             "error: --set: want name=value, got 'tau'",
         ),
+        (
+            ["--board", "icebreaker", "--top", "lif", "--virtual", "--program"],
+            "error: --virtual builds nothing: --program, --out and --json are of a bitstream",
+        ),
         (["--seeds", "x"], "error: Invalid value for '--seeds': 'x' is not a valid integer range."),
         (["--seeds", "0"], "error: Invalid value for '--seeds': 0 is not in the range 1<=x<=100."),
     ],
@@ -64,13 +68,49 @@ def test_list():
     assert output.count("none: 3.3 V adapter at") == 2
 
 
-def test_list_for_programs():
+RESULTS = {
+    "lif": {
+        "icebreaker": {"fits": True, "reason": ""},
+        "cifar": {"fits": True, "clock": {"mhz": 34.5}},
+        "default": {"fits": False, "reason": "block RAMs 67 of 30"},
+    }
+}
+
+
+@pytest.fixture
+def known(monkeypatch):
+    monkeypatch.setattr("boards.__main__.known", lambda board: RESULTS)
+
+
+def test_list_of_one_board_says_what_fits_and_what_does_not(known):
+    code, output = run("--list", "--board", "hx8k")
+    assert code == 0
+    assert "lif: cifar (34.5 MHz), icebreaker; not default (block RAMs 67 of 30)" in output
+    assert "7,680 logic cells, 32 block RAMs" in output
+    assert "icebreaker," not in output
+    assert run("--list", "--board", "hx9k")[0] == 2
+
+
+def test_list_for_programs(known):
     boards = {board["board"]: board for board in json.loads(run("--list", "--json")[1])}
     assert boards.keys() == BOARDS.keys()
     assert boards["tangnano9k"]["resources"]["LUT4s"] == 8640
-    for name, board in boards.items():
-        for top, presets in board["presets"].items():
-            assert set(presets) <= set(TOPS[top].config.PRESETS), name
+    assert boards["hx8k"]["presets"]["lif"] == {
+        "icebreaker": {"fits": True},
+        "cifar": {"fits": True, "mhz": 34.5},
+        "default": {"fits": False, "reason": "block RAMs 67 of 30"},
+    }
+
+
+def test_results_are_of_presets_that_there_are_and_clocks_that_were_reached():
+    for board in BOARDS.values():
+        for top, presets in results.known(board).items():
+            assert set(presets) <= set(TOPS[top].config.PRESETS), board.name
+            for result in presets.values():
+                if "clock" in result:
+                    clock = result["clock"]
+                    assert clock["mhz"] <= clock["reached_mhz"], (board.name, top)
+                    assert clock["min"] <= clock["median"] <= clock["max"], (board.name, top)
 
 
 def test_an_output_folder_that_is_a_file(tmp_path):

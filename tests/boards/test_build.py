@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from boards import build as building
-from boards import every, results
+from boards import every, looked, results
 from boards.__main__ import main
-from boards.build import build, load, size
+from boards.build import NoBitstream, TooLarge, build, digest, load, size
 from boards.catalogue import BOARDS
 from boards.family import Pll
 from boards.loader import PROGRAM, load_onto
@@ -132,8 +132,8 @@ def test_too_big_is_refused_before_anything_is_placed(emission, tmp_path, monkey
     tiny = dataclasses.replace(
         BOARDS["icebreaker"], resources={"ICESTORM_LC": 128, "ICESTORM_RAM": 30}
     )
-    with pytest.raises(UserError) as refused:
-        build(tiny, emission, behind_link(emission), tmp_path, (1,))
+    with pytest.raises(TooLarge) as refused:
+        build(tiny, emission, behind_link(emission), tmp_path / "new", (1,))
     assert refused.value.exit_code == 2
     assert re.fullmatch(
         r"icebreaker: lif does not fit: it needs logic cells \d+ of 128", refused.value.message
@@ -205,7 +205,7 @@ def test_the_rate_is_lowered_until_a_seed_keeps_to_it(scripted, tmp_path):
 
 def test_a_rate_that_none_keeps_to_is_told(scripted, tmp_path):
     falling = [[40 * 0.9**k] * 2 for k in range(1, 9)]
-    with pytest.raises(CheckFailed, match=r"icebreaker: no seed of \[1, 2\] keeps to"):
+    with pytest.raises(NoBitstream, match=r"icebreaker: no seed of \[1, 2\] keeps to"):
         scripted("icebreaker", falling, own=40)(tmp_path)
 
 
@@ -215,14 +215,14 @@ def test_a_first_seed_without_a_route_is_passed_over(scripted, tmp_path):
 
 
 def test_what_can_not_be_routed_is_told(scripted, tmp_path):
-    with pytest.raises(CheckFailed, match="lif is not placed and routed: no route"):
+    with pytest.raises(NoBitstream, match="lif is not placed and routed: no route"):
         scripted("icebreaker", [[None, None]], own=40)(tmp_path)
 
 
 def test_a_board_without_a_pll_runs_at_its_own_clock_or_not_at_all(scripted, tmp_path):
     clock = scripted("tangmega138k", [[90.0, 80.0]], own=100)(tmp_path)["clock"]
     assert (clock["mhz"], clock["source"]) == (50, "the board's")
-    with pytest.raises(CheckFailed, match=r"want 50 MHz, the board's clock.*lif reaches 51\.0"):
+    with pytest.raises(NoBitstream, match=r"want 50 MHz, the board's clock.*lif reaches 51\.0"):
         scripted("tangmega138k", [[90.0, 80.0]], own=51)(tmp_path)
 
 
@@ -300,6 +300,23 @@ def test_without_a_board_the_bitstream_is_made_and_the_command_fails(made, monke
     assert "not yet run on a board" in done.output
 
 
+def test_every_configuration_has_a_folder_of_its_own():
+    board, config = BOARDS["hx8k"], TOPS["lif"].config
+    names = [
+        results.folder_of(board, "lif", one).name
+        for one in (
+            config.preset("cifar"),  # the board's
+            config.preset("default"),
+            config.preset("default", neurons=64),  # as it is
+            config.preset("default", neurons=63),
+            config.preset("default", neurons=62),
+        )
+    ]
+    assert names[:3] == ["hx8k_lif", "hx8k_lif_default", "hx8k_lif_default"]
+    assert all(re.fullmatch(r"hx8k_lif_[0-9a-f]{8}", name) for name in names[3:])
+    assert len(set(names)) == 4
+
+
 def test_every_board_and_every_top_is_built():
     found = [(case[0].name, case[1]) for case in every.cases((), ()) if every.is_built(case)]
     assert sorted(found) == sorted((b, t) for b in BOARDS for t in TOPS)
@@ -312,7 +329,11 @@ def test_every_board_and_every_top_is_built():
 def noted(emission, made, monkeypatch, tmp_path):
     """Return a function that runs the command for all of a board's `lif`, quickly."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(looked, "BUILT", tmp_path / "built")
+    monkeypatch.setattr(looked, "folder_of", lambda *_: made.path.parent)
+    monkeypatch.setattr(looked, "sources", lambda: "as they are")
     monkeypatch.setattr(every, "emission", lambda *_: emission)
+    monkeypatch.setattr(every, "inputs", lambda *_: {"as": "ever"})
     monkeypatch.setattr(every, "packed", lambda *_: {"ICESTORM_LC": 7681, "ICESTORM_RAM": 3})
 
     def run(outcome=made):
@@ -323,31 +344,98 @@ def noted(emission, made, monkeypatch, tmp_path):
 
         monkeypatch.setattr(every, "build", quick)
         done = CliRunner().invoke(every.main, ["--board", "hx8k", "--top", "lif"])
+        assert done.exception is None or isinstance(done.exception, SystemExit)
         return done.exit_code, done.output
 
     return run
 
 
+def stored(tmp_path, preset):
+    return json.loads((tmp_path / "results" / "hx8k.json").read_text())["lif"][preset]
+
+
 @pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
-def test_what_was_built_is_noted_and_what_does_not_fit_too(noted, tmp_path, monkeypatch):
-    board = BOARDS["hx8k"]
+def test_what_was_built_is_noted_and_what_does_not_fit_too(noted, tmp_path, made):
     code, output = noted()
     assert code == 0
-    assert "hx8k, lif default: does not fit: it needs logic cells 7681 of 7680\n" in output
-    assert results.fits(board) == {"lif": ["cifar"]}
+    assert f"hx8k, lif cifar: {made.wanted:g} MHz, " in output
+    assert "hx8k, lif default: no: logic cells 7681 of 7680\n" in output
+    assert stored(tmp_path, "cifar")["sha256"] == made.facts["sha256"]
+    default = stored(tmp_path, "default")
+    assert (default["fits"], default["reason"]) == (False, "logic cells 7681 of 7680")
+
+
+@pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
+def test_a_second_run_looks_at_nothing_again(noted, tmp_path, made, monkeypatch):
+    first = noted()
+    monkeypatch.setattr(every, "inputs", lambda *_: pytest.fail("looked at again"))
+    assert noted(CheckFailed("built again")) == first
+    monkeypatch.setattr(every, "inputs", lambda *_: {"as": "ever"})
+    monkeypatch.setattr(looked, "sources", lambda: "changed")
     monkeypatch.setattr(every, "packed", lambda *_: pytest.fail("synthesised again"))
-    assert noted() == (code, output)
+    assert noted() == first
+    content = made.path.read_bytes()
+    made.path.write_bytes(content[:-1] + b"?")
+    assert "cifar: built again" in noted(CheckFailed("built again"))[1]
+    # One with other seeds is as whole, and not what is noted.
+    facts = made.path.parent / building.FACTS
+    text = facts.read_text()
+    facts.write_text(text.replace(made.facts["sha256"], digest(made.path.read_bytes())))
+    assert load(made.path.parent)
+    assert "cifar: built again" in noted(CheckFailed("built again"))[1]
+    made.path.write_bytes(content)
+    facts.write_text(text)
+    assert noted(CheckFailed("built again")) == first
+    file = tmp_path / "results" / "hx8k.json"
+    file.write_text(file.read_text().replace(made.facts["sha256"], "other"))
+    assert "cifar: built again" in noted(CheckFailed("built again"))[1]
 
-    monkeypatch.setattr(every, "packed", lambda *_: {})
-    monkeypatch.setattr(every, "inputs", lambda *_: {"changed": True})
-    assert "hx8k, lif default: fits\n" in noted(UserError("too big"))[1]
-    assert results.fits(board) == {"lif": ["default", "icebreaker", "snntorch"]}
-    stored = json.loads((tmp_path / "results" / "hx8k.json").read_text())
-    assert stored["lif"]["cifar"] == {"fits": False, "reason": "too big"}
 
-    code, output = noted(CheckFailed("no seed"))
+@pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        (TooLarge(BOARDS["hx8k"], "lif", "DSPs 9 of 8"), "DSPs 9 of 8"),
+        (NoBitstream("hx8k: lif is not placed and routed"), "hx8k: lif is not placed and routed"),
+    ],
+)
+def test_what_can_not_be_had_is_noted_and_not_tried_again(noted, tmp_path, why, reason):
+    first = noted(why)
+    assert first[0] == 0
+    assert f"hx8k, lif cifar: no: {reason}\n" in first[1]
+    assert stored(tmp_path, "cifar") == {"fits": False, "reason": reason, "inputs": {"as": "ever"}}
+    (tmp_path / "built" / "every.json").unlink()
+    assert noted(CheckFailed("built again")) == first
+
+
+@pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
+def test_a_tool_that_fails_is_no_result(noted, tmp_path):
+    code, output = noted(CheckFailed("no such cell"))
     assert code == 1
-    assert "error: 1 failed; the first: no seed" in output
+    assert output.endswith("error: 1 failed; the first: no such cell\n")
+    assert "cifar" not in json.loads((tmp_path / "results" / "hx8k.json").read_text())["lif"]
+    assert noted(UserError("can't write"))[0] == 2
+
+
+def test_sources_are_all_that_a_bitstream_is_made_from(monkeypatch, tmp_path):
+    monkeypatch.setattr(looked, "ROOT", tmp_path)
+    names = (
+        "hw/a.py",
+        "hw/b/c.py",
+        "gen/d.py",
+        "boards/e.py",
+        "boards/pads.v",
+        "requirements.lock",
+    )
+    for name in names:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("as it was")
+    digests = {looked.sources()}
+    for name in names:
+        (tmp_path / name).write_text("changed")
+        digests.add(looked.sources())
+    assert len(digests) == 1 + len(names)
 
 
 @pytest.mark.slow

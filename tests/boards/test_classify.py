@@ -80,7 +80,8 @@ def board_of(config, top="transformer"):
     def run(**batch):
         own = [{n: x[b] for n, x in batch.items()} for b in range(len(batch["patches"]))]
         results = [transformer(config.asdict(), one)[0] for one in own]
-        return {n: np.array([one[n] for one in results]) for n in ("logits", "answer")}
+        names = ("logits", "answer", "spikes")[: 2 + config.trace]
+        return {n: np.array([one[n] for one in results]) for n in names}
 
     return SimpleNamespace(top=top, config=config, run=run)
 
@@ -97,6 +98,20 @@ def test_classes_are_those_of_the_integer_network(folder, images):
     assert np.array_equal(found.answers, answers)
     assert found.right == 4
     assert classify(board_of(config), model, arrays, images).right is None
+
+
+def test_spikes_of_every_layer_come_with_a_trace(folder, images):
+    model, arrays = model_of(folder)
+    config, _ = top_of(model, arrays, trace=True)
+    want, _ = network(model, {**arrays, "image": images})
+    found = classify(board_of(config), model, arrays, images).spikes
+    names = ("s", "qs", "ks", "vs", "a", "rs", "h", "r2s")
+    assert [*found] == ["embed", *(f"blocks.0.{x}" for x in
+                        ("q", "k", "v", "attend", "project", "expand", "contract"))]  # fmt: skip
+    for came, name in zip(found.values(), names, strict=True):
+        assert np.array_equal(came, want[name].swapaxes(0, 1))
+    silent = config.replace(trace=False)
+    assert classify(board_of(silent), model, arrays, images).spikes == {}
 
 
 @pytest.mark.parametrize(

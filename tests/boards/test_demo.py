@@ -4,22 +4,26 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from boards import demo, driven, routed
+from boards import demo, driven, routed, wired
 from boards.build import Bitstream
 from boards.pins import power_on_clocks
 from boards.selftest import deadline
 from boards.simulate import Verdict
-from boards.stage import clocks_of
-from boards.wired import Wired
+from boards.stage import Steps, clocks_of
+from gen.options import resolve
+from sim.golden.transformer import transformer
 from sim.play import Played
 from sim.reference import Reference
 
 ROOT = Path(__file__).parents[2]
+SILENT = Console(quiet=True)
 
 
 def golden_played(emission, batch):
@@ -54,6 +58,33 @@ def verdict(bitstream, emission):
     return Verdict(not spoilt, spoilt, power_on_clocks(12) + deadline(emission.config))
 
 
+class There:
+    """A board behind a port, of which nothing is simulated."""
+
+    def __init__(self, board, emission):
+        self.port = board.name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+class Golden(There):
+    """A host's board that answers as golden does."""
+
+    def __init__(self, board, port, top, preset, settings):
+        self.top, self.baud = top, 3_000_000
+        self.config = resolve(top, preset, [f"{n}={str(v).lower()}" for n, v in settings.items()])
+        self.report = SimpleNamespace(beats_in=40_000, beats_out=4_000)
+
+    def run(self, **batch):
+        own = [{n: x[b] for n, x in batch.items()} for b in range(len(batch["patches"]))]
+        results = [transformer(self.config.asdict(), one)[0] for one in own]
+        return {n: np.array([one[n] for one in results]) for n in results[0]}
+
+
 class Threads(concurrent.futures.ThreadPoolExecutor):
     """Threads see what a test has put in the place of a function; processes do not."""
 
@@ -85,7 +116,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(demo, "place", placed)
     monkeypatch.setattr(demo.concurrent.futures, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(demo, "simulate", verdict)
-    monkeypatch.setattr(demo, "send", lambda *_: Wired(4, 192, 64, 3_000_000))
+    monkeypatch.setattr(wired, "VirtualBoard", There)
+    monkeypatch.setattr(wired, "Board", Golden)
 
 
 def demonstrate(folder):
@@ -103,16 +135,21 @@ def test_same_bytes_each_time_nothing_loaded_and_exit_0(quick, tmp_path):
     assert_self_contained(page.decode())
 
 
-def test_a_late_verdict_is_not_as_expected(quick, monkeypatch, tmp_path):
-    right = demo.simulate
-    monkeypatch.setattr(
-        demo,
-        "simulate",
-        lambda b, e: dataclasses.replace(right(b, e), clocks=1 + right(b, e).clocks),
-    )
-    code, output, _ = demonstrate(tmp_path)
-    assert code == 1
-    assert "FAILED the board's green LED" in output
+def test_a_spike_that_a_board_sends_wrong_is_seen(quick, monkeypatch):
+    said = []
+    wired.send(Steps(SILENT), lambda what, held: said.append((what, held)))
+    assert [held for _, held in said] == [True, True]
+    right = Golden.run
+
+    def run(self, **batch):
+        results = right(self, **batch)
+        results["spikes"][3, -1] ^= 1
+        return results
+
+    monkeypatch.setattr(Golden, "run", run)
+    wired.send(Steps(SILENT), lambda what, held: said.append((what, held)))
+    assert said[2] == (said[0][0].replace(" 0 differ", " 1 differ"), False)
+    assert said[3] == said[1]
 
 
 def test_a_mean_finds_its_expectation_and_a_bias():
@@ -128,13 +165,18 @@ def test_a_mean_finds_its_expectation_and_a_bias():
     assert demo.Mean.of(np.zeros_like(drawn), never).worst == 0
 
 
-def test_a_check_that_fails_is_named_and_exits_1_with_the_report(quick, monkeypatch, tmp_path):
+def test_checks_that_fail_are_named_and_exit_1_with_the_report(quick, monkeypatch, tmp_path):
+    """A verdict that is late, and one that is wrong."""
     right = demo.simulate
-    monkeypatch.setattr(
-        demo, "simulate", lambda b, e: dataclasses.replace(right(b, e), passed=True, failed=False)
-    )
+
+    def wrong(bitstream, emission):
+        said = right(bitstream, emission)
+        return dataclasses.replace(said, passed=True, failed=False, clocks=1 + said.clocks)
+
+    monkeypatch.setattr(demo, "simulate", wrong)
     code, output, page = demonstrate(tmp_path)
     assert code == 1
+    assert "FAILED the board's green LED" in output
     assert "FAILED with one bit of the checksum wrong" in output
     assert "a check failed" in page.decode()
     assert '<li class="bad">with one bit of the checksum wrong' in page.decode()

@@ -16,6 +16,7 @@ from boards.packet import (
     DATA,
     GAP,
     OPEN,
+    PAYLOAD,
     STATUS,
     VERSION,
     BadPacket,
@@ -136,16 +137,43 @@ def crash(host, wire, rng):
     wire.cut(rng)
 
 
-def test_a_host_that_disappears_leaves_the_board_to_the_next(board):
+def vanish(board, count):
+    """Let so many hosts disappear one after the other."""
     rng = random.Random(7)
     wire = Wire(board)
-    for i in range(COUNT):
+    for i in range(count):
         host = pipe(wire, seed=i)
         host.open()
         data = rng.randbytes(rng.choice([1, 100, 600]))
         assert exchange(host, data) == data
         assert host.receive() == b""
         crash(host, wire, rng)
+
+
+def test_a_host_that_disappears_leaves_the_board_to_the_next(board):
+    vanish(board, COUNT)
+
+
+def overrun(count):
+    """Send without a break to a unit that pauses for longer than its ring lasts.
+
+    A bit is two clocks: no board has a line that fast.
+    """
+    host = pipe(Wire(model(pauses=True)))
+    host.open()
+    rng = random.Random(9)
+    packets = 0
+    while packets < count:
+        data = rng.randbytes(20_000)
+        assert exchange(host, data) == data
+        packets += len(data) // PAYLOAD
+    assert host.traffic.unusable == 0
+    return host
+
+
+def test_a_unit_that_pauses_makes_the_host_wait_and_nothing_overruns():
+    host = overrun(COUNT // 4)
+    assert host.traffic.resent == 0
 
 
 def test_a_repeated_open_is_only_answered(board):
@@ -421,3 +449,13 @@ def test_a_broken_link_is_found(name):
 def test_faults_by_the_ten_thousands(board, kind, way):
     there, back = wrong([kind], 0.25, way == "there", way == "back", 5)
     torture(board, there, back, 30_000, 6)
+
+
+@pytest.mark.slow
+def test_hosts_that_disappear_by_the_thousands(board):
+    vanish(board, 5_000)
+
+
+@pytest.mark.slow
+def test_pauses_by_the_thousands():
+    overrun(2_000)

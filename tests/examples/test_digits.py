@@ -21,6 +21,7 @@ from sim.golden.transformer import network, patches, read
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
+HARDWARE = json.loads(evaluate.HARDWARE.read_text(encoding="utf-8"))
 SETS = data.sets()
 MODELS = {
     name: model
@@ -153,6 +154,32 @@ def test_bounds_of_a_linear_layer_are_reached():
     assert layer["shift"] == 2
     step = 4 / 2.0 ** layer["exponent"]
     assert np.abs(whole * step - weights).max() <= step / 2
+
+
+def drawn(channels=8, inputs=4):
+    """Return a network of one block without attention, its weights at random."""
+    rng = np.random.default_rng(1)
+    state = {"position": np.zeros((4, channels)), "head.weight": rng.normal(size=(10, channels)),
+             "head.bias": np.zeros(10)}  # fmt: skip
+    for name, i, o in (("embed", inputs, channels), ("blocks.0.mlp.first", channels, 16),
+                       ("blocks.0.mlp.second", 16, channels)):  # fmt: skip
+        state |= {f"{name}.linear.weight": rng.normal(size=(o, i)), f"{name}.bn.weight": np.ones(o),
+                  f"{name}.bn.bias": np.zeros(o), f"{name}.bn.running_mean": np.zeros(o),
+                  f"{name}.bn.running_var": np.ones(o)}  # fmt: skip
+    sizes = {"timesteps": 2, "tokens": 4, "channels": channels, "heads": 2, "blocks": 1,
+             "hidden": 16, "experts": 0}  # fmt: skip
+    return state, {"model": "none", "sizes": sizes}
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_no_sum_is_shifted_by_more_than_is_asked_for(most):
+    free, _ = quantise(*drawn())
+    held, _ = quantise(*drawn(), most_shift=most)
+    shifts = [[x["shift"] for x in model["layers"] if x["kind"] == "linear"]
+              for model in (free, held)]  # fmt: skip
+    assert max(shifts[0]) > max(shifts[1]) == most
+    coarser = free["layers"][0]["exponent"] - held["layers"][0]["exponent"]
+    assert coarser == max(shifts[0]) - most
 
 
 def model_of(layers, tokens=3, steps=5):
@@ -296,7 +323,7 @@ def test_picking_is_as_good_as_counting():
 
 def test_the_table_is_that_of_the_results():
     page = evaluate.README.read_text(encoding="utf-8")
-    assert page == evaluate.filled(page, evaluate.table(RESULTS))
+    assert page == evaluate.filled(page, evaluate.table(RESULTS, HARDWARE))
 
 
 def test_wilson_is_that_of_the_textbook():

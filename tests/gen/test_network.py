@@ -24,23 +24,11 @@ def top_of(name, **settings):
     return model, arrays, *network.top_of(model, arrays, **settings)
 
 
-def drawing_in_turn(model):
-    """Return the same network with one source of random numbers."""
-    seed = next((x["seed"] for x in model["layers"] if x["kind"] == "attention"), None)
-    return model | {
-        "layers": [
-            x | {"source": "one", "seed": seed} if x["kind"] == "attention" else x
-            for x in model["layers"]
-        ]
-    }
-
-
 @pytest.mark.parametrize("settings", [{}, {"lanes": 4, "channels_per_beat": 16, "columns": 2}])
 @pytest.mark.parametrize("name", ["sdsa1", "sdsa3", "none", "ssa", "moe"])
 def test_the_top_is_the_integer_network(name, settings):
     """Logits and answers of digits, and the spikes of every layer."""
     model, arrays, config, own = top_of(name, **settings)
-    model = drawing_in_turn(model)
     images = data.split()["test"].pixels[:4]
     want, _ = golden(model, {**arrays, "image": images})
     tokens = network.patches(config, patches(model, images))
@@ -89,12 +77,13 @@ def test_digits_through_the_rtl(name, lanes):
     assert result.clocks == config.cycles + config.schedule.interval
 
 
-def test_the_preset_takes_every_model_of_digits():
+@pytest.mark.parametrize(
+    ("name", "preset"), [("sdsa1", "digits"), ("sdsa1", "primer"), ("tiny", "icebreaker")]
+)
+def test_presets_take_models_of_digits(name, preset):
     """One bitstream for all that differ in their numbers alone."""
-    preset = TransformerConfig.PRESETS["digits"]
-    for name in ("sdsa1",):
-        _, _, config, _ = top_of(name, **preset)
-        assert config == TransformerConfig(**preset)
+    _, _, config, _ = top_of(name, **TransformerConfig.PRESETS[preset])
+    assert config == TransformerConfig.preset(preset)
 
 
 def change(name, **entries):

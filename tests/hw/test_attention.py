@@ -7,26 +7,33 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from hw.attention import AttentionConfig, CountAttention
+from hw.attention import AttentionConfig
+from hw.attention import attention as component
 from sim.golden.attention import attention
 
-N, D, T, INFERENCES = 3, 4, 2, 5
-CONFIG = AttentionConfig(tokens=N, head_dim=D, timesteps=T, columns=2)
+INFERENCES = 5
+CONFIGS = {
+    "folded": AttentionConfig(tokens=3, head_dim=4, timesteps=2, columns=1),
+    "held": AttentionConfig(tokens=3, head_dim=4, timesteps=2, columns=3),
+    "held, three groups": AttentionConfig(tokens=8, head_dim=2, timesteps=2, columns=3),
+}
+EVERY = {"folded": 1, "held": 1, "held, three groups": 3}  # beat is tried
 
 
 def frame(array):
     """Return [token, last, first] for each beat of an inference [T, N, D]."""
+    steps, tokens, _ = array.shape
     return [
-        [int("".join(map(str, array[t, n][::-1])), 2), n == N - 1, not (t or n)]
-        for t in range(T)
-        for n in range(N)
+        [int("".join(map(str, array[t, n][::-1])), 2), n == tokens - 1, not (t or n)]
+        for t in range(steps)
+        for n in range(tokens)
     ]
 
 
-def run(streams, seed):
+def run(config, streams, seed):
     """Return the beats (token, last, first) that come out, and the count of faults."""
     rng = random.Random(seed)
-    dut = CountAttention(CONFIG)
+    dut = component(config)
     out, idle = [], 0
 
     def source(name):
@@ -67,14 +74,14 @@ def run(streams, seed):
     return out[:-1], out[-1]
 
 
-def break_frame(beats, kind, place):
+def break_frame(beats, kind, place, tokens):
     """Return an inference with one fault of `kind` at beat `place`; None if there is no such."""
     beats = [list(b) for b in beats]
-    n = place % N
+    n = place % tokens
     match kind:
-        case "early last" if n < N - 1:
+        case "early last" if n < tokens - 1:
             beats[place][1] = True
-        case "missing last" if n == N - 1:
+        case "missing last" if n == tokens - 1:
             beats[place][1] = False
         case "missing first" if place == 0:
             beats[place][2] = False
@@ -95,21 +102,29 @@ KINDS = ("early last", "missing last", "missing first", "stray first", "lost bea
          "repeated beat", "cut short")  # fmt: skip
 
 
+def test_the_forms():
+    assert [c.held for c in CONFIGS.values()] == [False, True, True]
+    assert [c.groups for c in CONFIGS.values()] == [3, 1, 3]
+
+
 @pytest.mark.parametrize("name", "qkv")
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_broken_frame(name, kind):
+@pytest.mark.parametrize("form", CONFIGS)
+def test_one_broken_frame(form, name, kind):
+    config = CONFIGS[form]
+    N, D, T = config.tokens, config.channels, config.timesteps
     rng = np.random.default_rng(1)
     infs = [{x: rng.integers(0, 2, (T, N, D)) for x in "qkv"} for _ in range(INFERENCES)]
     whole = {x: [frame(inf[x]) for inf in infs] for x in "qkv"}
     tried = 0
-    for place in range(N * T):
-        broken = break_frame(whole[name][1], kind, place)
+    for place in range(0, N * T, EVERY[form]):
+        broken = break_frame(whole[name][1], kind, place, N)
         if broken is None:
             continue
         tried += 1
         streams = {x: list(itertools.chain(*beats)) for x, beats in whole.items()}
         streams[name] = list(itertools.chain(whole[name][0], broken, *whole[name][2:]))
-        out, faults = run(streams, place)
+        out, faults = run(config, streams, place)
         steps = [out[i : i + N] for i in range(0, len(out), N)]
         assert all([last for _, last, _ in s] == [False] * (N - 1) + [True] for s in steps)
         starts = [i for i, s in enumerate(steps) if s[0][2]] + [len(steps)]
@@ -129,7 +144,7 @@ def test_one_broken_frame(name, kind):
         state, at = None, 0
         for index, count in kept:
             arrays = {x: (infs[index or 0][x])[:count] for x in "qkv"}
-            result, state = attention(CONFIG.asdict(), arrays, state)
+            result, state = attention(config.asdict(), arrays, state)
             for t in range(count):
                 if index is not None:
                     tokens = [int("".join(map(str, row[::-1])), 2) for row in result["out"][t]]

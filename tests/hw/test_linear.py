@@ -139,7 +139,9 @@ def test_zeros_take_no_clocks():
 
 
 @pytest.mark.parametrize("mode", ["dense", "events"])
-@pytest.mark.parametrize("settings", [{}, {"columns": 4}, {"input_bits": 5}])
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"columns": 4}, marks=pytest.mark.slow), {"input_bits": 5}]
+)
 def test_no_multiplier(settings, mode, tmp_path):
     text = " ".join(f"{name}={value}" for name, value in settings.items())
     emission = emitted("linear", f"inputs=32 outputs=16 mode={mode} {text}")
@@ -202,7 +204,7 @@ def test_broken_hardware_fails(change):
     text, count = re.subn(old, new, emission.verilog)
     assert count
     broken = Design(emission.name, {f"{emission.name}.v": text})
-    assert test in failures(bench(emission, broken, "icarus"))
+    assert failures(bench(emission, broken, "icarus", only=test))
 
 
 @pytest.mark.icarus

@@ -211,7 +211,7 @@ def test_broken_hardware_fails(change):
     text, count = re.subn(old, new, emission.verilog)
     assert count
     broken = Design(emission.name, {f"{emission.name}.v": text})
-    assert test in failures(bench(emission, broken, "verilator"))
+    assert failures(bench(emission, broken, "verilator", only=test))
 
 
 def test_weights_that_were_loaded_wrong_are_seen_where_they_are_read_back():
@@ -220,7 +220,7 @@ def test_weights_that_were_loaded_wrong_are_seen_where_they_are_read_back():
     text, count = re.subn(r"\$signed\(total\) - ", "$signed(total) + ", emission.verilog)
     assert count
     broken = Design(emission.name, {f"{emission.name}.v": text})
-    found = failures(bench(emission, broken, "verilator"))
+    found = failures(bench(emission, broken, "verilator", only="settings"))
     assert "stored" in found["settings"]
 
 

@@ -97,7 +97,7 @@ def test_an_expert_rests_while_a_token_is_not_its():
     assert spikes.tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 1]]
 
 
-@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize("timesteps", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "unit",
     [{}, {"attention_threshold": 3}, {"variant": 2}, {"variant": 3},

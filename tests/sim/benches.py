@@ -1,5 +1,7 @@
 """Designs and benches for the tests of sim."""
 
+import re
+
 import pytest
 
 from gen.emit import Emission, emit
@@ -27,10 +29,13 @@ def design(emission: Emission) -> Design:
     return Design(emission.name, {emission.manifest["files"]["verilog"]: emission.verilog})
 
 
-def bench(emission: Emission, tested: Design, simulator: str, *, seed: int = 1) -> list[Outcome]:
-    """Run the bench; the design may be another one than the emission's."""
+def bench(
+    emission: Emission, tested: Design, simulator: str, *, seed: int = 1, only: str | None = None
+) -> list[Outcome]:
+    """Run the bench, or a test of it; the design may be another one than the emission's."""
     job = Job(emission.top, emission.config.asdict(), seed)
-    return run(build(tested, simulator), tested, simulator, job, BENCH)
+    name = only and f"{re.escape(only)}$"
+    return run(build(tested, simulator), tested, simulator, job, BENCH, only=name)
 
 
 def failures(outcomes: list[Outcome]) -> dict[str, str]:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from sim.netlist import synthesise
+from sim.netlist import FAMILIES, synthesise
 from sim.runner import Design
 
 pytestmark = pytest.mark.icarus
@@ -14,7 +14,7 @@ FILL = """
     integer k;
     initial begin
         for (k = 0; k < DEPTH; k = k + 1) m[k] = k * 32'd2654435761;
-        q = 0; p = 0;
+        q = 0; p = 0; r = 0;
     end
 """
 
@@ -36,6 +36,7 @@ KINDS = {
         ("SP", "SPX9"),
     ),
     "before": ("if (re) begin if (we) m[wa] <= d; q <= m[wa]; end", ("SP", "SPX9")),
+    "behind": ("if (we) m[wa] <= d; if (re) r <= m[ra]; q <= r;", ()),
     "two": (
         "if (re) begin if (we) m[wa] <= d; else q <= m[wa]; end end always @(posedge clk) begin "
         "if (e[0]) begin if (e[1]) m[ra] <= ~d; else p <= m[ra]; end",
@@ -80,16 +81,18 @@ def memory(name, kind, width, depth):
         f"    parameter W = {width}, DEPTH = {depth}, A = {depth.bit_length() - 1}, "
         "H = W % 9 ? 8 : 9;\n"
         '    (* ram_style = "block", no_rw_check *) reg [W-1:0] m [0:DEPTH-1];\n'
+        "    reg [W-1:0] r;\n"
         f"{FILL}    always @(posedge clk) begin {KINDS[kind][0]} end\nendmodule\n"
     )
 
 
-def compare(kind, width, depth, folder, spoil=lambda text: text):
+def compare(family, kind, width, depth, folder, spoil=lambda text: text):
     """Return (cells of the netlist, clocks that differ, clocks in which the output moved)."""
     text = memory("mem", kind, width, depth)
-    netlist = synthesise(Design("mem", {"mem.v": text}), "gowin")
+    netlist = synthesise(Design("mem", {"mem.v": text}), family)
     files = {**netlist.files, "rtl.v": memory("rtl", kind, width, depth)}
-    files["gowin_bsram.v"] = spoil(files["gowin_bsram.v"])
+    (model,) = FAMILIES[family].own
+    files[model] = spoil(files[model])
     files["bench.v"] = BENCH.replace("WIDTH", str(width)).replace(
         "ADDRESS", str(depth.bit_length() - 1)
     )
@@ -100,8 +103,10 @@ def compare(kind, width, depth, folder, spoil=lambda text: text):
                    cwd=folder, check=True)  # fmt: skip
     said = subprocess.run(["vvp", "sim"], cwd=folder, check=True, capture_output=True, text=True)
     wrong, moved = map(int, re.search(r"wrong (\d+) moved (\d+)", said.stdout).groups())
-    cells = set(re.findall(r"^  (SPX?9?|SDPX9B|DPX?9?B) #", netlist.files["mem_gowin.v"], re.M))
-    return cells, wrong, moved
+    cells = re.findall(
+        r"^  (SPX?9?|SDPX9B|DPX?9?B|DP16KD) #", netlist.files[f"mem_{family}.v"], re.M
+    )
+    return set(cells), wrong, moved
 
 
 CASES = [
@@ -113,7 +118,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "width", "depth"), CASES)
 def test_a_block_ram_is_the_memory_it_was_made_from(kind, width, depth, tmp_path):
-    cells, wrong, moved = compare(kind, width, depth, tmp_path)
+    cells, wrong, moved = compare("gowin", kind, width, depth, tmp_path)
     assert cells <= set(KINDS[kind][1])
     assert cells
     assert wrong == 0
@@ -136,4 +141,42 @@ def test_a_spoilt_model_is_found(kind, width, depth, old, new, tmp_path):
         assert old in text
         return text.replace(old, new)
 
-    assert compare(kind, width, depth, tmp_path, spoil)[1] > 0
+    assert compare("gowin", kind, width, depth, tmp_path, spoil)[1] > 0
+
+
+ECP5 = [("sdp", 36, 512), ("parts", 18, 1024), ("behind", 18, 1024)]
+
+MORE_ECP5 = [
+    ("sdp", 1, 1024), ("sdp", 2, 1024), ("sdp", 4, 512), ("sdp", 8, 2048), ("parts", 36, 512),
+    ("kept", 2, 512), ("kept", 18, 1024), ("before", 9, 512), ("behind", 36, 512),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "depth"),
+    [*ECP5, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_ECP5)],
+)
+def test_a_block_ram_of_the_ecp5_is_the_memory_it_was_made_from(kind, width, depth, tmp_path):
+    cells, wrong, moved = compare("ecp5", kind, width, depth, tmp_path)
+    assert cells == {"DP16KD"}
+    assert wrong == 0
+    assert moved > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "width", "depth", "old", "new"),
+    [
+        ("sdp", 4, 512, "address & 7 & -width", "0"),
+        ("sdp", 36, 512, "address[13:3] & -groups(width)", "address[13:3] ^ 1"),
+        ("parts", 18, 1024, "? address[i] : 1'b1", "? 1'b1 : 1'b1"),
+        ("before", 9, 512, "qa <= read;\n            if", "qa <= dia;\n            if"),
+        ("behind", 18, 1024, '"OUTREG" ? rb : qb', '"OUTREG" ? qb : qb'),
+    ],
+)
+def test_a_spoilt_model_of_the_ecp5_is_found(kind, width, depth, old, new, tmp_path):
+    def spoil(text):
+        assert old in text
+        return text.replace(old, new)
+
+    assert compare("ecp5", kind, width, depth, tmp_path, spoil)[1] > 0
