@@ -46,7 +46,11 @@ class BlockConfig(Config):
         derived="channels / head_dim if both are given, else the most up to 2",
     )  # fmt: skip
     head_dim: int = param(
-        None, "channels of one head", low=1, high=4096, derived="channels / heads, or 16"
+        None,
+        "channels of one head",
+        low=1,
+        high=4096,
+        derived="channels / heads; or 16, or the next that gives whole groups and words",
     )
     hidden: int = param(
         None, "channels between the two layers of the MLP, or of an expert", low=1, high=16384,
@@ -137,7 +141,10 @@ class BlockConfig(Config):
         channels: int | None = self.channels
         head_dim: int | None = self.head_dim
         if channels is None:
-            self.derive(heads=USUAL_HEADS, head_dim=USUAL_HEAD_DIM)
+            self.derive(heads=USUAL_HEADS)
+            part = math.lcm(self.lanes or 1, self.channels_per_beat or self.columns)
+            part //= math.gcd(part, self.heads)
+            self.derive(head_dim=-(-USUAL_HEAD_DIM // part) * part)
             self.derive(channels=self.heads * self.head_dim)
         elif head_dim is None:
             self.derive(heads=_most_divisor(channels, USUAL_HEADS))

@@ -34,7 +34,10 @@ class Transformer(wiring.Component):
 
         embed (once a bit of the pixels)
         L times:  q, k, v, attend, project, expand, contract
+                  (with experts route, expand and contract E times, merge)
         head
+
+    All but the image and the readout is `Core`, which `hw.encoder.Encoder` puts other ends to.
 
     Clocks of an image: its beats; ``T N G max(slices, lanes, 5)`` for each pass, where a token has
     ``slices = inputs / columns`` and there are ``G = outputs / lanes`` groups; 2 a class; and some
@@ -42,7 +45,8 @@ class Transformer(wiring.Component):
     the attention unit takes the words of a beat and 2 clocks for each beat, and the unit's own.
 
     Memories: weights and biases of all layers; the residual, ``T N C`` words; the spikes of one
-    layer in and of one out, or of q, k and v; one token's membranes.
+    layer in and of one out, or of q, k and v; one token's membranes. With experts who gets each
+    token, and the number of answers to it.
 
     Why so. Layers go over all time steps before the next layer, and a token over all time steps
     before the next token. With time outside, each layer has to keep its membranes: 172 kbit for

@@ -22,7 +22,7 @@ SMALL = {"tokens": 3, "channels": 4, "timesteps": 2, "lanes": 2, "trace": True}
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"blocks": 2}, "unexpected keyword argument 'blocks'"),
-     ({"lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
+     ({"channels": 32, "lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
      ({"experts": 65}, "experts: want 0..64, got 65")],
 )  # fmt: skip
 def test_refusals(settings, message):

@@ -26,6 +26,7 @@ SMALL = {"tokens": 3, "channels": 6, "features": 5, "input_bits": 2, "classes": 
      ({"head_dim": 5}, 10, 2, 20, 5, 2), ({"hidden": 48}, 32, 2, 48, 8, 4),
      ({"features": 100}, 32, 2, 64, 8, 16), ({"features": 1}, 32, 2, 64, 8, 1),
      ({"variant": 3, "heads": 3, "head_dim": 6, "features": 9}, 18, 3, 36, 6, 6),
+     ({"lanes": 3}, 36, 2, 72, 3, 4), ({"lanes": 32}, 32, 2, 64, 32, 4),
      ({"columns": 8}, 32, 2, 64, 8, 8), ({"channels": 1}, 1, 1, 2, 1, 1)],
 )  # fmt: skip
 def test_sizes_follow_from_each_other(settings, channels, heads, hidden, lanes, word):
@@ -38,8 +39,8 @@ def test_sizes_follow_from_each_other(settings, channels, heads, hidden, lanes, 
     ("settings", "message"),
     [({"channels": 10, "heads": 3},
       "channels: want heads * head_dim (3 * 3), got 10"),
-     ({"lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
-     ({"channels_per_beat": 64},
+     ({"channels": 32, "lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
+     ({"channels": 32, "channels_per_beat": 64},
       "channels_per_beat: want a divisor of channels and hidden (32), got 64"),
      ({"variant": 3, "heads": 4, "head_dim": 4, "channels_per_beat": 8},
       "channels_per_beat: want a divisor of channels, hidden and head_dim (4), got 8"),
