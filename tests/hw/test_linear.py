@@ -304,7 +304,8 @@ def test_an_engine_takes_one_job_after_another(columns, events):
         biases += len(bias) * outputs // 2
     plan = Plan(lanes=2, columns=columns, channels=4, inputs=12, groups=3, input_bits=3,
                 weight_bits=8, bias_bits=10, value_bits=value_bits(12, 3, 8, 12), words=words,
-                biases=biases, events=events, tag_bits=3)  # fmt: skip
+                biases=biases, events=events, tag_bits=3,
+                least_turns=min(size[1] // 2 * size[2] for size in sizes))  # fmt: skip
     engine = Engine(plan)
     came = []
 
