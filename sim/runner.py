@@ -134,8 +134,10 @@ def build(design: Design, simulator: str, *, toggles: bool = False) -> Path:
         for name, text in files.items():
             (staging / name).write_text(text)
         log = staging / "build.log"
-        kept = runtime(staging / "built", "cocotb", *arguments)
-        with environment(simulator), kept if simulator == "verilator" else contextlib.nullcontext():
+        # Coverage is compiled into what is kept, and not every design has the same.
+        keeps = simulator == "verilator" and not toggles
+        kept = runtime(staging / "built", "cocotb", *arguments) if keeps else None
+        with environment(simulator), kept or contextlib.nullcontext():
             runner = get_runner(simulator)
             runner.log.setLevel("CRITICAL")
             try:

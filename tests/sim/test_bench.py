@@ -74,10 +74,11 @@ CONFIGS = [
         "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
         "sv",
     ),
+    ("encoder", "tokens=2 channels=2 experts=2 hidden=2 timesteps=2 mode=events", "v"),
 ]
 
 #: Places in `CONFIGS` of those that Verilator simulates, and of those whose netlists are tested.
-VERILATED = (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37)
+VERILATED = (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37, 41, 42, 43)
 NETLISTS = (3, 4, 11, 19, 25, 32, 37)
 
 TRANSFORMERS = [
