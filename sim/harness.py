@@ -85,7 +85,7 @@ class Bench:
     def _patience(self) -> int:
         """Clocks without a beat after which none comes."""
         # An expert takes up to a burst, and so do the ports on both its sides.
-        bursts = 0 if not self._stalls else 8 if self.experts else 4
+        bursts = 8 if self.experts else 4 if self._stalls else 0
         return REST + bursts * LONGEST_BURST + 2 * (self.config.latency + self.config.interval)
 
     @classmethod
