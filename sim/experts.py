@@ -90,6 +90,7 @@ class Experts:
         count = len(self._sinks)
         self._due: list[list[Token]] = [[] for _ in range(count)]
         self._came: list[list[Token]] = [[] for _ in range(count)]
+        self._told: list[collections.deque[Errand]] = [collections.deque() for _ in range(count)]
         self._later: list[collections.deque[tuple[int, list[Word]]]] = [
             collections.deque() for _ in range(count)
         ]
@@ -112,9 +113,10 @@ class Experts:
         return np.array([chance.random() < rate for _ in range(channels)], np.uint8)
 
     def expect(self, given: Sequence[Sequence[Errand]]) -> None:
-        """Note what must come."""
-        for due, more in zip(self._due, given, strict=True):
+        """Note what must come, and what a user has for an answer."""
+        for due, told, more in zip(self._due, self._told, given, strict=True):
             due.extend(one.token for one in more)
+            told.extend(more)
 
     def check(self, *, extras: bool) -> None:
         """Raise an `AssertionError` if anything is missing or, without `extras`, too much."""
@@ -154,5 +156,7 @@ class Experts:
         """Return the answer to a token."""
         self.asked = True
         self._came[e].append(token)
+        if self._told[e] and self._told[e][0].token == token:
+            return self._told[e].popleft().answer
         stream = self._config.stream(f"{ANSWER}{e}")
         return frame(pack(stream, self._bits(e, token)), token[0][2] >> 1)
