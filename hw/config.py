@@ -12,6 +12,16 @@ class ConfigError(ValueError):
     """A parameter that cannot be had; the message is one line for the user."""
 
 
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def most_divisor(number: int, most: int, part: int = 1) -> int:
+    """Return the greatest divisor up to `most` that is a multiple of a part; `number` for none."""
+    return max((d for d in divisors(number) if d <= most and d % part == 0), default=number)
+
+
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One array of ``--stimulus`` or ``--result``.
@@ -199,6 +209,40 @@ class Config:
     def asdict(self) -> dict[str, Any]:
         """Return every parameter, derived ones included."""
         return dataclasses.asdict(self)
+
+
+class HeadedConfig(Config):
+    """Base of those with `channels` that are cut into `heads` of `head_dim`, each a parameter."""
+
+    channels: int
+    heads: int
+    head_dim: int
+
+    def derive_heads(self, usual_heads: int, usual_head_dim: int) -> None:
+        """Fill in what is missing among the three.
+
+        Heads of given channels are the most up to `usual_heads` that divide them.
+
+        Raises
+        ------
+        ConfigError
+            The three do not go together.
+        """
+        channels: int | None = self.channels
+        head_dim: int | None = self.head_dim
+        if channels is None:
+            self.derive(heads=usual_heads, head_dim=usual_head_dim)
+            self.derive(channels=self.heads * self.head_dim)
+        elif head_dim is None:
+            self.derive(heads=most_divisor(channels, usual_heads))
+            self.derive(head_dim=max(channels // self.heads, 1))
+        else:
+            self.derive(heads=max(channels // head_dim, 1))
+        if self.heads * self.head_dim != self.channels:
+            raise ConfigError(
+                f"channels: want heads * head_dim ({self.heads} * {self.head_dim}), "
+                f"got {self.channels}"
+            )
 
 
 def kind(field: dataclasses.Field[Any]) -> type:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from amaranth.utils import bits_for, ceil_log2
 
 from hw.arith import count_clocks
-from hw.config import Array, Config, ConfigError, param
+from hw.config import Array, ConfigError, HeadedConfig, divisors, param
 from hw.stream import Stream
 
 USUAL_HEADS, USUAL_HEAD_DIM = 4, 16
@@ -20,12 +20,8 @@ BLOCK_WORDS = 512
 """Words up to which a power of two takes no more block RAM (ECP5: 512 x 36, iCE40: 256 x 16)."""
 
 
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadsConfig(Config):
+class HeadsConfig(HeadedConfig):
     """Parameters of `Heads`.
 
     To keep the share p of H heads, `keep` is ceil(p * H). A token is
@@ -64,7 +60,7 @@ class HeadsConfig(Config):
     )
 
     def resolve(self) -> None:
-        self._resolve_channels()
+        self.derive_heads(USUAL_HEADS, USUAL_HEAD_DIM)
         self.derive(keep=-(-self.heads // 2))
         if self.keep > self.heads:
             raise ConfigError(f"keep: want at most heads ({self.heads}), got {self.keep}")
@@ -73,7 +69,7 @@ class HeadsConfig(Config):
                 f"tokens_per_beat: want at most tokens ({self.tokens}), got {self.tokens_per_beat}"
             )
         many = self.tokens_per_beat > 1
-        fitting = [d for d in _divisors(self.channels) if self._fits(d)]
+        fitting = [d for d in divisors(self.channels) if self._fits(d)]
         self.derive(
             channels_per_beat=self.channels
             if many
@@ -88,23 +84,6 @@ class HeadsConfig(Config):
             raise ConfigError(
                 f"channels_per_beat: want a divisor of channels ({self.channels}) that divides "
                 f"head_dim ({self.head_dim}) or is a multiple of it, got {self.channels_per_beat}"
-            )
-
-    def _resolve_channels(self) -> None:
-        channels: int | None = self.channels
-        head_dim: int | None = self.head_dim
-        if channels is None:
-            self.derive(heads=USUAL_HEADS, head_dim=USUAL_HEAD_DIM)
-            self.derive(channels=self.heads * self.head_dim)
-        elif head_dim is None:
-            self.derive(heads=max(d for d in _divisors(channels) if d <= USUAL_HEADS))
-            self.derive(head_dim=max(channels // self.heads, 1))
-        else:
-            self.derive(heads=max(channels // head_dim, 1))
-        if self.heads * self.head_dim != self.channels:
-            raise ConfigError(
-                f"channels: want heads * head_dim ({self.heads} * {self.head_dim}), "
-                f"got {self.channels}"
             )
 
     def _fits(self, channels: int) -> bool:
@@ -171,7 +150,7 @@ class HeadsConfig(Config):
 
         The scores of the next inference come with the beats of its last token.
         """
-        for comparators in _divisors(self.heads):
+        for comparators in divisors(self.heads):
             if self._decision_clocks(comparators) <= self.words - self.groups:
                 break
         return comparators

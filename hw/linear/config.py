@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hw.config import Array, Config, ConfigError, param
+from hw.config import Array, Config, ConfigError, most_divisor, param
 from hw.linear.plan import Plan, sum_range, value_bits
 from hw.stream import Stream
 
@@ -18,12 +18,6 @@ USUAL_CHANNELS = 32
 def _whole(number: int, part: int) -> int:
     """Return the least multiple of a part from a number on."""
     return -(-number // part) * part
-
-
-def _most_divisor(number: int, most: int, part: int = 1) -> int:
-    """Return the greatest divisor up to `most` that is a multiple of a part; `number` for none."""
-    few = range(part, min(number, most) + 1, part)
-    return max((d for d in few if number % d == 0), default=number)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,8 +73,8 @@ class LinearConfig(Config):
             outputs=_whole(USUAL_CHANNELS, self.lanes or 1),
         )
         self.derive(
-            lanes=_most_divisor(self.outputs, MOST_LANES),
-            channels_per_beat=_most_divisor(
+            lanes=most_divisor(self.outputs, MOST_LANES),
+            channels_per_beat=most_divisor(
                 self.inputs, max(MOST_CHANNELS, self.columns), self.columns
             ),
         )

@@ -8,7 +8,7 @@ from amaranth import Shape, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.utils import bits_for, ceil_log2
 
-from hw.config import Array, Config, ConfigError, param
+from hw.config import Array, Config, ConfigError, most_divisor, param
 from hw.lif import LifConfig
 from hw.moe.plan import Plan
 from hw.stream import Stream
@@ -24,10 +24,6 @@ LEAST_ANSWER, USUAL_ANSWER = 4, 32
 
 MOST_SHARED = 4
 """Channels that share a table of partial sums: a table of 2^4 entries replaces three adders."""
-
-
-def _most_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +95,7 @@ class MoeConfig(Config):
 
     def resolve(self) -> None:
         self.derive(
-            channels_per_beat=_most_divisor(self.channels, MOST_CHANNELS), k=1,
+            channels_per_beat=most_divisor(self.channels, MOST_CHANNELS), k=1,
             capacity=self.tokens,
         )  # fmt: skip
         if self.channels % self.channels_per_beat:
@@ -176,7 +172,7 @@ class MoeConfig(Config):
     @property
     def shared(self) -> int:
         """Channels that share a table of partial sums; weights of a beat."""
-        return _most_divisor(self.channels_per_beat, MOST_SHARED)
+        return most_divisor(self.channels_per_beat, MOST_SHARED)
 
     @property
     def entry_bits(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from amaranth.utils import bits_for, ceil_log2
 
-from hw.config import Array, Config, ConfigError, param
+from hw.config import Array, ConfigError, HeadedConfig, most_divisor, param
 from hw.lif import LifConfig
 from hw.sdsa.plan import NeuronPlan, Plan, ProductPlan
 from hw.stream import Stream
@@ -18,12 +18,8 @@ MOST_CHANNELS = 512
 """Channels of a beat unless more are asked for."""
 
 
-def _most_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SdsaConfig(Config):
+class SdsaConfig(HeadedConfig):
     """Parameters of `Sdsa`.
 
     A token is ``groups = channels / channels_per_beat`` beats, and a time step `tokens` tokens.
@@ -109,18 +105,18 @@ class SdsaConfig(Config):
     count_sops: bool = param(False, "count the synaptic operations of each time step")
 
     def resolve(self) -> None:
-        self._resolve_channels()
+        self.derive_heads(1, 64)
         product = self.variant > 2
         self.derive(
             masked="v" if self.variant == 2 else "q",
-            columns=_most_divisor(self.head_dim, 4),
+            columns=most_divisor(self.head_dim, 4),
             threshold=8 if product else 1,
-            width=_most_divisor(self.tokens, math.isqrt(self.tokens)),
+            width=most_divisor(self.tokens, math.isqrt(self.tokens)),
         )
         self.derive(
             channels_per_beat=max(self.columns, self.head_dim)
             if product
-            else _most_divisor(self.channels, MOST_CHANNELS),
+            else most_divisor(self.channels, MOST_CHANNELS),
             threshold_bits=bits_for(self.threshold),
         )
         if self.channels % self.channels_per_beat:
@@ -160,23 +156,6 @@ class SdsaConfig(Config):
                 f"channels_per_beat: want {max(self.columns, self.head_dim)} with "
                 f"variant={self.variant}, head_dim={self.head_dim} and columns={self.columns}, "
                 f"got {self.channels_per_beat}"
-            )
-
-    def _resolve_channels(self) -> None:
-        channels: int | None = self.channels
-        head_dim: int | None = self.head_dim
-        if channels is None:
-            self.derive(heads=1, head_dim=64)
-            self.derive(channels=self.heads * self.head_dim)
-        elif head_dim is None:
-            self.derive(heads=1)
-            self.derive(head_dim=max(channels // self.heads, 1))
-        else:
-            self.derive(heads=max(channels // head_dim, 1))
-        if self.heads * self.head_dim != self.channels:
-            raise ConfigError(
-                f"channels: want heads * head_dim ({self.heads} * {self.head_dim}), "
-                f"got {self.channels}"
             )
 
     def neuron(self, neurons: int, lanes: int) -> LifConfig:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from hw.attention import AttentionConfig
-from hw.config import Array, Config, ConfigError, param
+from hw.config import Array, ConfigError, HeadedConfig, most_divisor, param
 from hw.lif import LifConfig
 from hw.linear.plan import value_bits
 from hw.sdsa import SdsaConfig
@@ -23,12 +23,8 @@ SETTINGS = ("weights", "bias", "threshold", "shift")
 """What is loaded at run time."""
 
 
-def _most_divisor(number: int, most: int) -> int:
-    return max(d for d in range(1, min(number, most) + 1) if number % d == 0)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockConfig(Config):
+class BlockConfig(HeadedConfig):
     """Parameters that `Encoder` and `Transformer` have in common.
 
     The sums of a layer are shifted by up to ``2^shift_bits - 1`` to the scale of the residual;
@@ -109,14 +105,20 @@ class BlockConfig(Config):
     trace: bool = param(False, "a stream of the spikes of every layer")
 
     def resolve(self) -> None:
-        self._resolve_channels()
+        channels: int | None = self.channels
+        if channels is None:
+            self.derive(heads=USUAL_HEADS)
+            part = math.lcm(self.lanes or 1, self.channels_per_beat or self.columns)
+            part //= math.gcd(part, self.heads)
+            self.derive(head_dim=-(-USUAL_HEAD_DIM // part) * part)
+        self.derive_heads(USUAL_HEADS, USUAL_HEAD_DIM)
         self.derive(hidden=2 * self.channels)
         common = math.gcd(self.channels, self.hidden)
         product = self.attention == "sdsa" and self.variant == 3
         word = math.gcd(common, self.head_dim) if product else common
         self.derive(
-            lanes=_most_divisor(common, MOST_LANES),
-            channels_per_beat=_most_divisor(word, max(self.most_channels, self.columns)),
+            lanes=most_divisor(common, MOST_LANES),
+            channels_per_beat=most_divisor(word, max(self.most_channels, self.columns)),
             attention_threshold=8 if product else 1,
         )
         for name, whole, size in (
@@ -136,26 +138,6 @@ class BlockConfig(Config):
                 f"got {self.residual_bits}"
             )
         self.neuron, self.unit  # which refuse what they can't do
-
-    def _resolve_channels(self) -> None:
-        channels: int | None = self.channels
-        head_dim: int | None = self.head_dim
-        if channels is None:
-            self.derive(heads=USUAL_HEADS)
-            part = math.lcm(self.lanes or 1, self.channels_per_beat or self.columns)
-            part //= math.gcd(part, self.heads)
-            self.derive(head_dim=-(-USUAL_HEAD_DIM // part) * part)
-            self.derive(channels=self.heads * self.head_dim)
-        elif head_dim is None:
-            self.derive(heads=_most_divisor(channels, USUAL_HEADS))
-            self.derive(head_dim=max(channels // self.heads, 1))
-        else:
-            self.derive(heads=max(channels // head_dim, 1))
-        if self.heads * self.head_dim != self.channels:
-            raise ConfigError(
-                f"channels: want heads * head_dim ({self.heads} * {self.head_dim}), "
-                f"got {self.channels}"
-            )
 
     @property
     def most_channels(self) -> int:
