@@ -11,17 +11,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from boards.build import build
+from boards.build import TooLarge, build
 from boards.catalogue import BOARDS, UNTRIED, Board
+from boards.classify import model_of
 from boards.loader import load_onto
 from boards.results import Result, folder_of, known
+from boards.room import what_would_fit
 from boards.sheet import PIPE_WIDTH, save, show
 from boards.shell import behind_link
 from boards.virtual import VirtualBoard
 from gen.emit import Emission, emit
 from gen.errors import Command, UserError
-from gen.options import config_class, nearest, resolve, top_options
+from gen.network import top_of
+from gen.options import config_class, nearest, parsed, resolve, top_options
 from hw.config import Config
+from hw.transformer import TransformerConfig
 
 
 def list_boards(boards: Iterable[Board], as_json: bool) -> None:
@@ -86,6 +90,17 @@ def chosen(board: Board, top: str | None, preset: str | None, settings: tuple[st
     return resolve(top, preset or board.presets.get(top), settings)
 
 
+def of_model(
+    folder: Path, top: str | None, preset: str | None, settings: tuple[str, ...]
+) -> TransformerConfig:
+    """Return the configuration that computes a trained network."""
+    if preset or top not in (None, "transformer"):
+        got = f"--preset {preset}" if preset else f"--top {top}"
+        raise UserError(f"--model is computed by transformer, by a preset of its own: got {got}")
+    config, _ = top_of(*model_of(folder), **parsed("transformer", settings))
+    return config
+
+
 def simulate(board: Board, emission: Emission) -> None:
     """Be a board behind a pseudo-terminal, whose path is printed, until somebody interrupts."""
     # Shells have what runs in the background ignore the first one.
@@ -100,6 +115,7 @@ def simulate(board: Board, emission: Emission) -> None:
 @click.option("--list", "listing", is_flag=True, help="List the boards, or --board alone.")
 @click.option("--board", metavar="BOARD", help="What to build for; see --list.")
 @top_options
+@click.option("--model", metavar="DIR", help="A trained network, in place of --top and --preset.")
 @click.option(
     "--seeds",
     type=click.IntRange(1, 100),
@@ -117,13 +133,14 @@ def simulate(board: Board, emission: Emission) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
-    settings: tuple[str, ...], seeds: int, virtual: bool, program: bool, out: str | None,
-    as_json: bool,
+    settings: tuple[str, ...], model: str | None, seeds: int, virtual: bool, program: bool,
+    out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a bitstream of a top behind the host link, which `python -m boards.host` talks to.
 
-    Without --preset the one is taken that the board has for the top. With --virtual nothing is
-    built: the whole top of the board, pins and all, is simulated behind a serial port.
+    Without --preset the one is taken that the board has for the top. With --model it is the top
+    that computes a trained network, whose weights the host loads. With --virtual nothing is built:
+    the whole top of the board, pins and all, is simulated behind a serial port.
     """
     if board is not None and board not in BOARDS:
         raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
@@ -133,7 +150,11 @@ def main(
     if board is None:
         raise UserError(f"--board is missing: want one of {', '.join(BOARDS)}")
     target = BOARDS[board]
-    config = chosen(target, top, preset, settings)
+    config: Config
+    if model:
+        config, top = of_model(Path(model), top, preset, settings), "transformer"
+    else:
+        config = chosen(target, top, preset, settings)
     if virtual and (program or out or as_json):
         raise UserError("--virtual builds nothing: --program, --out and --json are of a bitstream")
     if virtual:
@@ -143,10 +164,15 @@ def main(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
     emission = emit(str(top), config)
-    bitstream = build(
-        target, emission, behind_link(emission), folder, range(1, seeds + 1),
-        console=Console(stderr=True),
-    )  # fmt: skip
+    console = Console(stderr=True)
+    try:
+        bitstream = build(
+            target, emission, behind_link(emission), folder, range(1, seeds + 1), console=console
+        )
+    except TooLarge as refused:
+        if not model or not isinstance(config, TransformerConfig):
+            raise
+        raise UserError(f"{refused.message}; {what_would_fit(target, config, console)}") from None
     page = save(bitstream)
     if as_json:
         paths = {"bitstream": str(bitstream.path), "report": str(page)}

@@ -4,19 +4,18 @@ What is built follows from its content: a second run finds everything there. Fig
 ``boards/results``.
 """
 
-import functools
 from collections.abc import Iterator
 
 import click
 from rich.console import Console
 
-from boards.build import NoBitstream, TooLarge, build, inputs, size
+from boards.build import NoBitstream, TooLarge, build, inputs
 from boards.catalogue import BOARDS, Board
 from boards.looked import Looked
 from boards.results import Result, folder_of, of
+from boards.room import emission, lacking
 from boards.sheet import PIPE_WIDTH, save
 from boards.shell import behind_link
-from gen.emit import Emission, emit
 from gen.errors import CheckFailed, Command
 from hw.tops import TOPS
 
@@ -41,16 +40,10 @@ def is_built(case: Case) -> bool:
     return preset == board.presets.get(top, "default")
 
 
-@functools.cache
-def emission(top: str, preset: str) -> Emission:
-    """Return a preset's files."""
-    return emit(top, TOPS[top].config.preset(preset))
-
-
 def make(case: Case, console: Console) -> Result:
     """Build a case, unless it is known that there is none; return what became of it."""
     board, top, preset = case
-    unit = emission(top, preset)
+    unit = emission(top, TOPS[top].config.preset(preset))
     design = behind_link(unit)
     given = inputs(board, unit, design, SEEDS)
     before = of(board, top, preset)
@@ -68,28 +61,15 @@ def make(case: Case, console: Console) -> Result:
     return {"fits": True, **{k: done.facts[k] for k in keys}}
 
 
-def command(board: Board, unit: Emission) -> str:
-    """Return how a unit is synthesised for a board."""
-    return board.family.synthesis(board.pins(), unit.config.large_memory)
-
-
-@functools.cache
-def packed(synthesis: str, top: str, preset: str) -> dict[str, int]:
-    """Return the size of a preset, which all boards of one synthesis share."""
-    unit = emission(top, preset)
-    board = next(b for b in BOARDS.values() if command(b, unit) == synthesis)
-    return size(board, unit, behind_link(unit))
-
-
 def measure(case: Case) -> Result:
     """Return by its size whether a case fits."""
     board, top, preset = case
-    unit = emission(top, preset)
+    unit = emission(top, TOPS[top].config.preset(preset))
     given = inputs(board, unit, behind_link(unit), ())
     before = of(board, top, preset)
     if before.get("inputs") == given:
         return before
-    over = board.over(packed(command(board, unit), top, preset))
+    over = lacking(board, top, unit.config)
     return {"fits": not over, "reason": ", ".join(over), "inputs": given}
 
 

@@ -49,6 +49,15 @@ def run(*arguments):
             ["--board", "icebreaker", "--top", "lif", "--virtual", "--program"],
             "error: --virtual builds nothing: --program, --out and --json are of a bitstream",
         ),
+        (
+            ["--board", "icebreaker", "--top", "lif", "--model", "m"],
+            "error: --model is computed by transformer, by a preset of its own: got --top lif",
+        ),
+        (
+            ["--board", "icebreaker", "--model", "nowhere"],
+            "error: --model: can't read nowhere: [Errno 2] No such file or directory: "
+            "'nowhere/model.json'",
+        ),
         (["--seeds", "x"], "error: Invalid value for '--seeds': 'x' is not a valid integer range."),
         (["--seeds", "0"], "error: Invalid value for '--seeds': 0 is not in the range 1<=x<=100."),
     ],
