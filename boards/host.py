@@ -23,7 +23,8 @@ from boards.pipe import ENQUIRIES, Line, NoAnswer, Pipe
 from boards.records import Reader, Writer
 from gen.emit import check_name
 from gen.errors import CheckFailed, Command, UserError
-from gen.options import nearest, resolve, top_options
+from gen.network import top_of
+from gen.options import nearest, parsed, resolve, top_options
 from gen.vectors import Word, marks, unpack, words
 from hw.config import Config
 from hw.stream import Stream
@@ -157,6 +158,8 @@ class Board:
         Of the module, if it was not emitted under the top's.
     baud : int, optional
         Bits a second on the line. Without it all are tried that the board may have.
+    guesses : iterable of (str, Config)
+        Tops that the board may have, besides presets and what was built.
     check : bool
         Hold every run against golden.
 
@@ -189,6 +192,7 @@ class Board:
         *,
         name: str | None = None,
         baud: int | None = None,
+        guesses: Iterable[tuple[str, Config]] = (),
         check: bool = False,
     ) -> None:
         if board is not None and board not in BOARDS:
@@ -213,12 +217,13 @@ class Board:
             self._rates = [baud]
         else:
             self._rates = [rate for rate in BAUDS if not target or rate <= target.baud]
+        self._guesses = guesses
         self._check = check
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             said = self._reach(stack)
-            self.top, self.config = self._wanted or recognised(said)
+            self.top, self.config = self._wanted or recognised(said, self._guesses)
             want = manifest_identity(self.top, self.config, self._name)
             if said != want:
                 raise UserError(
@@ -460,17 +465,23 @@ def main(
 ) -> None:  # fmt: skip
     """Send arrays through a top on a board; its bitstream must be of the very same parameters.
 
-    Without --top the board is asked which one it has.
+    Without --top the board is asked which one it has. With --model it may be the top that computes
+    the network, with --set as it was built, or any that has room for it.
     """
     if (stimulus is None) == (images is None):
         raise UserError("want either --stimulus or --classify")
     if (images is None) != (model is None):
         raise UserError("--classify and --model go together")
-    target = Board(board, port, top, preset, settings, baud=baud, check=check)
+    guesses: list[tuple[str, Config]] = []
+    if model:
+        network = classify.model_of(model)
+        if not top:
+            guesses = [("transformer", top_of(*network, **parsed("transformer", settings))[0])]
+            settings = ()
+    target = Board(board, port, top, preset, settings, baud=baud, guesses=guesses, check=check)
     said = ""
     with Console(stderr=True).status(f"{port}: {top or 'which top is it?'}"), target:
         if images and model:
-            network = classify.model_of(model)
             shown, labels = classify.images_of(images, network[0])
             found = classify.classify(target, *network, shown, labels)
             results, batched = {"answer": found.answers, "logits": found.logits}, True

@@ -1,7 +1,8 @@
 """Which top a board holds: a link tells the hash of its manifest and no more."""
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from boards.build import FACTS
 from boards.packet import identity
@@ -18,17 +19,17 @@ def manifest_identity(top: str, config: Config, name: str | None = None) -> byte
     return identity(digest(describe(top, config, name or top, "v")))
 
 
-def recognised(said: bytes) -> tuple[str, Config]:
+def recognised(said: bytes, guesses: Iterable[tuple[str, Config]] = ()) -> tuple[str, Config]:
     """Return the top that a board has, by what it says of itself.
 
-    Looked for among the presets of all tops and the bitstreams in `BUILT`.
+    Looked for among the guesses, the presets of all tops, and the bitstreams in `BUILT`.
 
     Raises
     ------
     UserError
         None of them.
     """
-    for top, config in _candidates():
+    for top, config in itertools.chain(guesses, _candidates()):
         if manifest_identity(top, config) == said:
             return top, config
     raise UserError(

@@ -177,12 +177,10 @@ def test_images_over_the_serial_port_of_a_virtual_board(folder, images, tmp_path
         with Board(name, there.port, "transformer", "default", settings, check=True) as board:
             found = classify(board, model, arrays, images)
             assert np.array_equal(found.logits, want["logits"])
-        options = [f"--set={n}={str(v).lower() if isinstance(v, bool) else v}"
-                   for n, v in settings.items()]  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "boards.host", "--port", there.port, "--board", name,
-             "--top", "transformer", "--preset", "default", *options, "--check",
-             "--classify", tmp_path / "in.npz", "--model", folder, "--result", tmp_path / "o.npz"],
+             "--check", "--classify", tmp_path / "in.npz", "--model", folder,
+             "--result", tmp_path / "o.npz"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from gen.emit import emit
 from gen.errors import CheckFailed, UserError
 from gen.options import resolve
 from gen.vectors import random_stimulus
+from hw.lif import LifConfig
 from hw.tops import TOPS
 
 SMALL = {
@@ -122,6 +123,8 @@ def test_what_was_built_is_known(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "bitstream.json").write_text(facts)
     assert recognised(said) == ("sdsa", config)
+    other = LifConfig(neurons=3)
+    assert recognised(manifest_identity("lif", other), [("lif", other)]) == ("lif", other)
 
 
 def test_another_bitstream_is_refused(lif):
