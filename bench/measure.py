@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import DEVICES, breakdown, run_nextpnr
-from bench.grid import configuration
+from bench.grid import configuration, placer
 from bench.shell import NAME, UNIT, shell
 from boards.nextpnr import NoPlace, clock, utilisation
 from gen.absorb import absorb_file
@@ -59,6 +59,7 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
         **({"large": target.large} if target.large and unit.config.large_memory else {}),
+        **({"placer": own} if (own := placer(unit.top, name)) else {}),
     }
 
 
@@ -132,7 +133,8 @@ def measure(unit: Emission, name: str, device: str, seeds: Iterable[int]) -> Ite
             return
         for seed in seeds:
             if str(seed) not in result["seeds"]:
-                result["seeds"][str(seed)] = place_and_route(device, seed, folder)
+                own = ("--placer", result["placer"]) if "placer" in result else ()
+                result["seeds"][str(seed)] = place_and_route(device, seed, folder, *own)
                 save(result)
                 yield result
 
@@ -172,11 +174,11 @@ def count(unit: Emission, device: str, folder: Path) -> Result:
     }
 
 
-def place_and_route(device: str, seed: int, folder: Path) -> dict[str, Any]:
+def place_and_route(device: str, seed: int, folder: Path, *options: str) -> dict[str, Any]:
     """Return the clock rate of the shell that `synthesise` wrote, or why there is none."""
-    options = ("--json", "shell.json", "--report", "report.json", "--seed", str(seed))
+    files = ("--json", "shell.json", "--report", "report.json")
     try:
-        run_nextpnr(DEVICES[device], *options, cwd=folder)
+        run_nextpnr(DEVICES[device], *options, *files, "--seed", str(seed), cwd=folder)
     except NoPlace as reason:
         return {"error": str(reason)}
     return clock(json.loads((folder / "report.json").read_text()), UNIT)

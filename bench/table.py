@@ -231,7 +231,9 @@ def render_grid() -> str:
     rows, found = [], []
     for top, name, device in points():
         result = load(top, name, device)
-        rows.append((f"`{top}` `{name}`", GRID[top][name].why, *point_cells(result)))
+        point = GRID[top][name]
+        why = f"{point.why}; `--placer {point.placer}`" if point.placer else point.why
+        rows.append((f"`{top}` `{name}`", why, *point_cells(result)))
         found += [result] if result else []
     made = [made_with(device, found) for device in DEVICES]
     return "\n".join([*markdown(GRID_HEADER, *rows), "", " ".join(filter(None, made)), ""])

