@@ -32,11 +32,23 @@ class Attend(wiring.Component):
     room : Signal(), in
         Words may be written.
     write, address, word : out
+    attention_threshold : stream, in
+    origin : in
+    fault : Signal(), out
+        Where the attention is loaded: the thresholds of all blocks, the first of the one at hand,
+        which it is told while a pass goes on, and a broken frame of them.
     """
 
     def __init__(self, config: BlockConfig) -> None:
         self._config = config
         words = range(max(config.schedule.spike_words, 2))
+        loaded = {}
+        if config.attention_thresholds:
+            loaded = {
+                "attention_threshold": In(config.stream("attention_threshold").signature),
+                "origin": In(range(max(config.attention_thresholds, 2))),
+                "fault": Out(1),
+            }
         super().__init__(
             {
                 "start": In(1),
@@ -49,6 +61,7 @@ class Attend(wiring.Component):
                 "address": Out(words),
                 "word": Out(config.channels_per_beat),
             }
+            | loaded
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -58,6 +71,10 @@ class Attend(wiring.Component):
         assert config is not None
         if isinstance(config, AttentionConfig):
             m.submodules.unit = unit = attention(config)
+        elif c.attention_thresholds:
+            m.submodules.unit = unit = Sdsa(config, s.blocks)
+            wiring.connect(m, wiring.flipped(self.attention_threshold), unit.threshold)
+            m.d.comb += [unit.origin.eq(self.origin), self.fault.eq(unit.fault)]
         else:
             m.submodules.unit = unit = Sdsa(config)
         first, then = s.operands

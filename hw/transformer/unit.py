@@ -5,7 +5,6 @@ from amaranth.lib import memory, wiring
 
 from hw.attributes import NO_COLLISION
 from hw.stream import FaultCounter, FrameGuard, members
-from hw.transformer.block import SETTINGS
 from hw.transformer.config import TransformerConfig
 from hw.transformer.core import Core
 from hw.transformer.readout import Readout
@@ -90,7 +89,7 @@ class Transformer(wiring.Component):
         m.submodules.core = core = Core(c)
         m.submodules.readout = readout = Readout(c)
         wiring.connect(m, wiring.flipped(self.patches), guard.i)
-        for name in (*SETTINGS, *(["trace"] if c.trace else [])):
+        for name in (*c.settings, *(["trace"] if c.trace else [])):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(core, name))
         for name in ("logits", "answer"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(readout, name))
@@ -129,7 +128,7 @@ class Transformer(wiring.Component):
             readout.go.eq(core.done),
         ]
 
-        m.submodules.fault_counter = faults = FaultCounter(5)
+        m.submodules.fault_counter = faults = FaultCounter(1 + len(c.settings))
         m.d.comb += [
             faults.fault.eq(Cat(guard.fault, core.fault)),
             self.faults.eq(faults.count),

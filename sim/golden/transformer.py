@@ -23,7 +23,8 @@ image:
                decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`, and
                ``reset_delay`` where it is true; ``threshold`` is what U is compared with, U = 2h
                at tau 2
-``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
+``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`; with variant 4
+               ``threshold`` is a list, of each channel
 ``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`; with the
                same ``source`` in several layers they draw in turn from one, and have one seed
 ``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
@@ -167,7 +168,8 @@ def transformer(
         Its configuration.
     arrays : mapping
         ``patches`` [N, I] int; ``weights``, ``bias``, ``threshold`` and ``shift``, of all layers
-        one after another, as `network_of` takes them apart.
+        one after another, as `network_of` takes them apart; with SDSA-4 ``attention_threshold``,
+        channels ascending, block by block, which the parameter stands for if it is left out.
     state : dict, optional
         The registers of the attention.
 
@@ -341,6 +343,8 @@ def _sdsa(layer: Mapping[str, Any], operands: Values) -> np.ndarray:
         name: x.swapaxes(1, 2).reshape(steps, tokens, batch * channels)
         for name, x in operands.items()
     }
+    if layer["variant"] == 4:
+        arrays["threshold"] = np.tile(layer["threshold"], batch)
     parameters = {**layer, "heads": batch * layer["heads"], "pool": False}
     out = sdsa(parameters, arrays)[0]["out"].astype(np.int64)
     return out.reshape(steps, tokens, batch, channels).swapaxes(1, 2)
