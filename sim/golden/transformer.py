@@ -86,7 +86,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     ------
     ValueError
         Where it is of another format, or an array is missing or unknown, of a wrong shape, not of
-        integers or out of range.
+        integers or out of range; or thresholds are not those of all channels.
     """
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if (model.get("format"), model.get("schema")) != (FORMAT, SCHEMA):
@@ -97,6 +97,11 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     # Opened here: `np.load` leaves a file open that it can't read.
     with (folder / "model.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+    for layer in model["layers"]:
+        axes = (model["channels"],) if layer.get("variant") == 4 else ()
+        if layer["kind"] == "sdsa" and np.shape(layer["threshold"]) != axes:
+            raise ValueError(f"model.json: want a threshold of shape {axes} in {layer['name']}, "
+                             f"got {np.shape(layer['threshold'])}")  # fmt: skip
     matrices = weighted(model["layers"])
     known = {f"{x['name']}.{part}" for x in matrices for part in ("weights", "bias")}
     if unknown := sorted(arrays.keys() - known):
