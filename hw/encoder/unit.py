@@ -38,8 +38,8 @@ class Encoder(wiring.Component):
     ----------
     current : stream, in
         The residual in front of the block.
-    weights, bias, threshold, shift : stream, in
-        Taken between inferences; none begins once there are some.
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has. Taken between inferences; none begins once there are some.
     out : stream, out
         The residual behind the block.
     trace : stream, out

@@ -19,6 +19,10 @@ class Attend(wiring.Component):
     first, then what waits for that, so that one port of the memory is enough and no unit needs to
     keep what waits. A beat of the unit is some words.
 
+    SDSA-4 keeps the thresholds of all blocks, and is told where those of the one at hand begin. To
+    copy them into the unit in front of each pass would take no clocks either, since passes through
+    the engine are longer, but a second memory and what walks through it.
+
     Parameters
     ----------
     config : BlockConfig
@@ -33,10 +37,11 @@ class Attend(wiring.Component):
         Words may be written.
     write, address, word : out
     attention_threshold : stream, in
+        With SDSA-4: of each channel of each block.
     origin : in
+        With it: the place of the first one of the block at hand.
     fault : Signal(), out
-        Where the attention is loaded: the thresholds of all blocks, the first of the one at hand,
-        which it is told while a pass goes on, and a broken frame of them.
+        With it: a broken frame of them is found.
     """
 
     def __init__(self, config: BlockConfig) -> None:

@@ -66,8 +66,8 @@ class Transformer(wiring.Component):
     ----------
     patches : stream, in
         An image; the next one is taken when the answer has left.
-    weights, bias, threshold, shift : stream, in
-        Taken between images; no image begins once there are some.
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has. Taken between images; no image begins once there are some.
     logits : stream, out
         A class a beat, every other clock.
     answer : stream, out
