@@ -102,7 +102,7 @@ ENCODERS = [
     "tokens=4 head_dim=2 attention=ssa mode=events lanes=2 timesteps=2 trace=true",
     "tokens=2 channels=4 experts=3 mode=events lanes=1 hidden=8 residual_bits=24 timesteps=2",
     "tokens=3 head_dim=2 variant=4 reset=soft fire=gt tau=3 timesteps=3 trace=true",
-    "tokens=5 channels=1 hidden=1 variant=4 attention_threshold=1 trace=true",
+    "tokens=5 channels=1 hidden=1 variant=4 attention_threshold=1",
     "tokens=2 channels=2 variant=4 experts=2 mode=events timesteps=2 trace=true",
 ]
 
