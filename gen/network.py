@@ -103,7 +103,7 @@ def top_of(
     -------
     config : TransformerConfig
     arrays : dict
-        ``weights``, ``bias``, ``threshold`` and ``shift``.
+        ``weights``, ``bias``, ``threshold`` and ``shift``; of SDSA-4 ``attention_threshold``.
 
     Raises
     ------
@@ -197,14 +197,21 @@ def top_of(
         "threshold_bits": max(bits_for(max(thresholds)), 1),
         "shift_bits": bits_for(max(shifts)) if any(shifts) else 0,
     }  # fmt: skip
-    if attention == "sdsa":
+    room: tuple[str, ...] = ROOM
+    own: Arrays = {}
+    if attention == "sdsa" and found["variant"] == 4:
+        loaded = np.concatenate([x["threshold"] for x in layers.taken if x["kind"] == "sdsa"])
+        own["attention_threshold"] = loaded.astype(np.int64)
+        found["attention_threshold"] = int(loaded.max())
+        room += ("attention_threshold",)
+    elif attention == "sdsa":
         found["attention_threshold"] = layers.common(("sdsa",), ("threshold",))["threshold"]
     if attention == "attention":
         found["seed"] = next(x["seed"] for x in layers.taken if x["kind"] == attention)
     for name, value in found.items():
         asked = settings.get(name, value)
-        if asked < value if name in ROOM else asked != value:
-            least = "at least " if name in ROOM else ""
+        if asked < value if name in room else asked != value:
+            least = "at least " if name in room else ""
             raise UserError(f"{name}: the model takes {least}{value}, got {asked}")
     try:
         config = TransformerConfig(**{**found, **settings})
@@ -223,7 +230,7 @@ def top_of(
     for name, value in layers.common(NEURONS, EXACT).items():
         if value != exact[name]:
             raise UserError(f"{name}: transformer has {exact[name]}, the model {value}")
-    return config, _packed(config, matrices, arrays, thresholds, shifts)
+    return config, _packed(config, matrices, arrays, thresholds, shifts) | own
 
 
 def patches(config: TransformerConfig, tokens: np.ndarray) -> np.ndarray:

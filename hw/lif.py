@@ -340,6 +340,8 @@ class LifCore(wiring.Component):
         Whether the output of this name is there.
     late : bool
         With a register of what is charged, so that all outputs come a clock later.
+    sets : int
+        So many sets of loaded thresholds and biases lie one behind another.
 
     Attributes
     ----------
@@ -351,10 +353,10 @@ class LifCore(wiring.Component):
         In the first time step of an inference.
     beat, upcoming : Signal(range(beats)), in
         Which they are, and which they will be in the next clock, or `ahead` clocks.
-    setting : Signal(range(setting_beats)), in
+    setting : Signal(range(sets * setting_beats)), in
         Which loaded thresholds and biases those will have.
     threshold, bias : stream, in
-        As `Lif` has them, where the configuration has them.
+        As `Lif` has them, where the configuration has them; a frame is that of all sets.
     fired : Signal(lanes), out
     membrane : out
         U after the reset, but for a delayed one.
@@ -365,26 +367,31 @@ class LifCore(wiring.Component):
     """
 
     def __init__(
-        self, config: LifConfig, ahead: int = 1, *, charged: bool = False, late: bool = False
-    ) -> None:
+        self, config: LifConfig, ahead: int = 1, *, charged: bool = False, late: bool = False,
+        sets: int = 1,
+    ) -> None:  # fmt: skip
         self.config = config
         self._ahead = ahead
         self._late = late
         membrane = data.ArrayLayout(signed(config.membrane_bits), config.lanes)
-        settings = {s.name: In(s.signature) for s in config.streams if s.name in SETTINGS}
+        self._settings = {
+            s.name: dataclasses.replace(s, beats=sets * s.beats)
+            for s in config.streams
+            if s.name in SETTINGS
+        }
         beat = range(max(config.beats, 2))
         super().__init__(
-            settings
+            {name: In(s.signature) for name, s in self._settings.items()}
             | {
                 "current": In(data.ArrayLayout(config.streams[0].element, config.lanes)),
                 "moves": In(1),
                 "opening": In(1),
                 "beat": In(beat),
                 "upcoming": In(beat),
-                "setting": In(range(max(config.setting_beats, 2))),
+                "setting": In(range(max(sets * config.setting_beats, 2))),
                 "fired": Out(config.lanes),
                 "membrane": Out(membrane),
-                "fault": Out(max(len(settings), 1)),
+                "fault": Out(max(len(self._settings), 1)),
             }
             | ({"charged": Out(membrane)} if charged else {})
         )
@@ -393,14 +400,12 @@ class LifCore(wiring.Component):
         c = self.config
         m = Module()
         settings: dict[str, Value] = {}
-        for name in SETTINGS:
-            if hasattr(self, name):
-                (stream,) = (s for s in c.streams if s.name == name)
-                values, fault = loaded_setting(
-                    m, stream, getattr(self, name), getattr(c, name), self.setting, self._ahead
-                )
-                m.d.comb += self.fault[len(settings)].eq(fault)
-                settings[name] = values
+        for name, stream in self._settings.items():
+            values, fault = loaded_setting(
+                m, stream, getattr(self, name), getattr(c, name), self.setting, self._ahead
+            )
+            m.d.comb += self.fault[len(settings)].eq(fault)
+            settings[name] = values
         state, after = self._state(m)
         for lane in range(c.lanes):
             setting = {n: v[lane % v.shape().length] for n, v in settings.items()}

@@ -62,7 +62,7 @@ def synaptic_operations(
             found[layer["name"]] = layer["outputs"] * int(spikes[layer["input"]].sum())
         elif layer["kind"] == "sdsa" and layer["variant"] == 1:
             found[layer["name"]] = int((spikes[layer["k"]] & spikes[layer["v"]]).sum())
-        elif layer["kind"] == "sdsa" and layer["variant"] == 3:
+        elif layer["kind"] == "sdsa" and layer["variant"] in (3, 4):
             heads = (*spikes[layer["q"]].shape[:2], model["heads"], model["head_dim"])
             q, k, v = (spikes[layer[x]].reshape(heads).sum(axis=3, dtype=int) for x in "qkv")
             found[layer["name"]] = int((k * v).sum() + model["head_dim"] * q.sum())

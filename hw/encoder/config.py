@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from hw.config import Array
 from hw.stream import Stream
-from hw.transformer.block import SETTINGS, BlockConfig
+from hw.transformer.block import BlockConfig
 from hw.transformer.schedule import READ_CLOCKS, Pass, Schedule
 
 
@@ -54,7 +54,7 @@ class EncoderConfig(BlockConfig):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        names = ["current", *SETTINGS, "out"] + ["trace"] * self.trace
+        names = ["current", *self.settings, "out"] + ["trace"] * self.trace
         return tuple(self.stream(name) for name in names)
 
     def stream(self, name: str) -> Stream:

@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out
 
 from hw.encoder.config import EncoderConfig
 from hw.stream import FaultCounter, FrameGuard, members
-from hw.transformer.block import SETTINGS
 from hw.transformer.core import Core
 
 
@@ -39,8 +38,8 @@ class Encoder(wiring.Component):
     ----------
     current : stream, in
         The residual in front of the block.
-    weights, bias, threshold, shift : stream, in
-        Taken between inferences; none begins once there are some.
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has. Taken between inferences; none begins once there are some.
     out : stream, out
         The residual behind the block.
     trace : stream, out
@@ -60,7 +59,7 @@ class Encoder(wiring.Component):
         m.submodules.core = core = Core(c)
         m.submodules.places = places = Places(c)
         wiring.connect(m, wiring.flipped(self.current), guard.i)
-        for name in (*SETTINGS, *(["trace"] if c.trace else [])):
+        for name in (*c.settings, *(["trace"] if c.trace else [])):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(core, name))
 
         rests, puts, fetch, comes = Signal(init=1), Signal(), Signal(), Signal()
@@ -91,7 +90,7 @@ class Encoder(wiring.Component):
         with m.If(fetch & places.final):
             m.d.sync += [puts.eq(0), rests.eq(1)]
 
-        m.submodules.fault_counter = faults = FaultCounter(5)
+        m.submodules.fault_counter = faults = FaultCounter(1 + len(c.settings))
         m.d.comb += [
             faults.fault.eq(Cat(guard.fault, core.fault)),
             self.faults.eq(faults.count),

@@ -273,6 +273,10 @@ class SdsaConfig(HeadedConfig):
             help=f"{OPERANDS.get(name, 'outputs')}, channels ascending, head 0 lowest",
         )
 
+    def origins(self, layers: int) -> range:
+        """Return where thresholds of so many layers may begin, in beats of their stream."""
+        return range(max(layers * self.stream("threshold").beats, 2))
+
     @property
     def stimulus(self) -> dict[str, Array]:
         shape = ("timesteps", "tokens", "channels")

@@ -3,6 +3,7 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.attributes import NO_COLLISION
 from hw.lockstep import Lockstep
@@ -54,13 +55,20 @@ class Sdsa(wiring.Component):
     Parameters
     ----------
     config : SdsaConfig
+    layers : int, optional
+        With variant 4: so many layers take turns at it, each with thresholds of its own.
 
     Attributes
     ----------
     q, k, v : stream, in
         Those that the variant has.
     threshold : stream, in
-        With variant 4, as `hw.lif.Lif` has it: `columns` thresholds a beat, channels ascending.
+        With variant 4, as `hw.lif.Lif` has it: `columns` thresholds a beat, channels ascending; of
+        all `layers`, one after another.
+    origin : in
+        With `layers`: the first beat of the thresholds of the layer at hand.
+    fault : Signal(), out
+        With `layers`: a broken frame of thresholds is found.
     out : stream, out
     sops : stream, out
         With `count_sops`: the synaptic operations of a time step. They are the bits that were
@@ -72,9 +80,11 @@ class Sdsa(wiring.Component):
         on the inputs that are summed together a stray `first` voids the next one too.
     """
 
-    def __init__(self, config: SdsaConfig) -> None:
+    def __init__(self, config: SdsaConfig, layers: int | None = None) -> None:
         self.config = config
-        super().__init__(members(config))
+        self._layers = layers
+        shared = {"origin": In(config.origins(layers)), "fault": Out(1)} if layers else {}
+        super().__init__(members(config) | shared)
 
     def elaborate(self, platform: object) -> Module:
         c, plan = self.config, self.config.plan
@@ -249,7 +259,7 @@ class Sdsa(wiring.Component):
                 o.ready.eq(self.out.ready),
             ]
             return []
-        m.submodules.products = products = Products(c)
+        m.submodules.products = products = Products(c, self._layers)
         wiring.connect(m, o, products.i)
         wiring.connect(m, products.o, wiring.flipped(self.out))
         m.d.comb += [
@@ -260,4 +270,6 @@ class Sdsa(wiring.Component):
         if c.variant == 3:
             return []
         wiring.connect(m, wiring.flipped(self.threshold), products.threshold)
+        if self._layers:
+            m.d.comb += [products.origin.eq(self.origin), self.fault.eq(products.fault)]
         return [products.fault]

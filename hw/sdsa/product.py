@@ -38,6 +38,8 @@ class Products(wiring.Component):
     Parameters
     ----------
     config : SdsaConfig
+    layers : int, optional
+        As `hw.sdsa.Sdsa` has it.
 
     Attributes
     ----------
@@ -51,19 +53,24 @@ class Products(wiring.Component):
         Columns of K^T V: those of the part at hand.
     threshold : stream, in
         With variant 4.
+    origin : in
+        With `layers`: the first beat of the thresholds of the layer at hand.
     fault : Signal(), out
         A broken frame of thresholds is found.
     o : stream, out
     """
 
-    def __init__(self, config: SdsaConfig) -> None:
+    def __init__(self, config: SdsaConfig, layers: int | None = None) -> None:
         self._config = config
+        self._layers = layers
         plan = config.plan
         assert isinstance(plan, ProductPlan)
         self._plan = plan
-        loaded = (
-            {"threshold": In(config.stream("threshold").signature)} if config.variant == 4 else {}
-        )
+        loaded = {}
+        if config.variant == 4:
+            loaded["threshold"] = In(config.stream("threshold").signature)
+            if layers:
+                loaded["origin"] = In(config.origins(layers))
         super().__init__(
             {
                 "i": In(config.stream("q").signature),
@@ -112,7 +119,9 @@ class Products(wiring.Component):
             marks.append(Signal(_MARKS, name=f"marks{clock + 1}"))
             m.d.sync += marks[-1].eq(marks[-2])
 
-        m.submodules.neurons = core = LifCore(c.neuron(c.tokens * c.channels, c.columns), ahead=2)
+        m.submodules.neurons = core = LifCore(
+            c.neuron(c.tokens * c.channels, c.columns), ahead=2, sets=self._layers or 1
+        )
         m.d.comb += core.current.as_value().eq(Cat(self._sums(m)))
         self._fire(m, core, marks[-4], marks[-2])
         if c.variant == 4:
@@ -169,11 +178,12 @@ class Products(wiring.Component):
     def _fire(self, m: Module, core: LifCore, before: data.View, at: data.View) -> None:
         """Tell the neurons which of them are at hand, and which are next."""
         beat, setting = Signal.like(core.beat), Signal.like(core.setting)  # that are being read
+        origin = self.origin if hasattr(self, "origin") else 0
         m.d.comb += [
             core.moves.eq(at.valid),
             core.opening.eq(at.opening),
             core.upcoming.eq(Mux(before.begins_step, 0, beat + 1)),
-            core.setting.eq(Mux(before.begins_token, 0, setting + 1)),
+            core.setting.eq(Mux(before.begins_token, origin, setting + 1)),
         ]
         with m.If(before.valid):
             m.d.sync += [beat.eq(core.upcoming), setting.eq(core.setting)]

@@ -19,6 +19,10 @@ class Attend(wiring.Component):
     first, then what waits for that, so that one port of the memory is enough and no unit needs to
     keep what waits. A beat of the unit is some words.
 
+    SDSA-4 keeps the thresholds of all blocks, and is told where those of the one at hand begin. To
+    copy them into the unit in front of each pass would take no clocks either, since passes through
+    the engine are longer, but a second memory and what walks through it.
+
     Parameters
     ----------
     config : BlockConfig
@@ -32,11 +36,24 @@ class Attend(wiring.Component):
     room : Signal(), in
         Words may be written.
     write, address, word : out
+    attention_threshold : stream, in
+        With SDSA-4: of each channel of each block.
+    origin : in
+        With it: the place of the first one of the block at hand.
+    fault : Signal(), out
+        With it: a broken frame of them is found.
     """
 
     def __init__(self, config: BlockConfig) -> None:
         self._config = config
         words = range(max(config.schedule.spike_words, 2))
+        loaded = {}
+        if config.attention_thresholds:
+            loaded = {
+                "attention_threshold": In(config.stream("attention_threshold").signature),
+                "origin": In(range(max(config.attention_thresholds, 2))),
+                "fault": Out(1),
+            }
         super().__init__(
             {
                 "start": In(1),
@@ -49,6 +66,7 @@ class Attend(wiring.Component):
                 "address": Out(words),
                 "word": Out(config.channels_per_beat),
             }
+            | loaded
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -58,6 +76,10 @@ class Attend(wiring.Component):
         assert config is not None
         if isinstance(config, AttentionConfig):
             m.submodules.unit = unit = attention(config)
+        elif c.attention_thresholds:
+            m.submodules.unit = unit = Sdsa(config, s.blocks)
+            wiring.connect(m, wiring.flipped(self.attention_threshold), unit.threshold)
+            m.d.comb += [unit.origin.eq(self.origin), self.fault.eq(unit.fault)]
         else:
             m.submodules.unit = unit = Sdsa(config)
         first, then = s.operands

@@ -20,7 +20,7 @@ USUAL_HEADS, USUAL_HEAD_DIM = 2, 16
 """Heads, and channels of one, unless they follow from what is asked for."""
 
 SETTINGS = ("weights", "bias", "threshold", "shift")
-"""What is loaded at run time."""
+"""What is loaded at run time, whatever the attention is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class BlockConfig(HeadedConfig):
     attention: str = param(
         "sdsa", "of a block: spike-driven, stochastic, or none", choices=("sdsa", "ssa", "none")
     )
-    variant: int = param(1, "of sdsa", low=1, high=3)
+    variant: int = param(1, "of sdsa", low=1, high=4)
     encoder: str = param("sample", "of ssa", choices=("count", "sample"))
     rng: str = param("lfsr", "of ssa", choices=("lfsr", "sobol"))
     seed: int = param(1, "of ssa", low=1, high=2**32 - 1)
@@ -72,8 +72,9 @@ class BlockConfig(HeadedConfig):
     fire: str = param("ge", "U >= threshold or U > threshold", choices=("ge", "gt"))
     threshold_bits: int = param(16, "bits of a loaded threshold, unsigned", low=1, high=24)
     attention_threshold: int = param(
-        None, "of the neurons in sdsa", low=1, high=2**24, derived="1, and 8 with variant 3"
-    )
+        None, "of the neurons in sdsa; with variant 4 until others are loaded, which have as many "
+        "bits", low=1, high=2**24, derived="1, and 8 with variants 3 and 4",
+    )  # fmt: skip
     weight_bits: int = param(8, "bits of a weight, signed", low=2, high=8)
     bias_bits: int = param(16, "bits of a bias, signed", low=2, high=24)
     shift_bits: int = param(
@@ -89,7 +90,7 @@ class BlockConfig(HeadedConfig):
         derived="the most up to 8",
     )  # fmt: skip
     channels_per_beat: int = param(
-        None, "spikes of a word; divides channels and hidden, and head_dim with variant 3",
+        None, "spikes of a word; divides channels and hidden, and head_dim with variants 3 and 4",
         low=1, high=256, derived="the most up to 16",
     )  # fmt: skip
     columns: int = param(
@@ -114,7 +115,7 @@ class BlockConfig(HeadedConfig):
         self.derive_heads(USUAL_HEADS, USUAL_HEAD_DIM)
         self.derive(hidden=2 * self.channels)
         common = math.gcd(self.channels, self.hidden)
-        product = self.attention == "sdsa" and self.variant == 3
+        product = self.attention == "sdsa" and self.variant > 2
         word = math.gcd(common, self.head_dim) if product else common
         self.derive(
             lanes=most_divisor(common, MOST_LANES),
@@ -189,7 +190,7 @@ class BlockConfig(HeadedConfig):
         settings |= {
             n: getattr(self, n) for n in ("variant", "tau", "decay_input", "reset", "fire")
         }
-        if self.variant == 3:
+        if self.variant > 2:
             settings["columns"] = 1
         else:
             settings["channels_per_beat"] = self.channels_per_beat
@@ -209,6 +210,17 @@ class BlockConfig(HeadedConfig):
     def layers(self) -> int:
         """Layers with neurons of their own, those of the attention unit not among them."""
         return len(self.schedule.firing)
+
+    @property
+    def attention_thresholds(self) -> int:
+        """Thresholds that the attention is loaded with: of each channel of each block, or none."""
+        loaded = self.attention == "sdsa" and self.variant == 4
+        return self.schedule.blocks * self.channels if loaded else 0
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Streams of what is loaded at run time."""
+        return (*SETTINGS, "attention_threshold") if self.attention_thresholds else SETTINGS
 
     @property
     def shifts(self) -> int:
@@ -245,6 +257,11 @@ class BlockConfig(HeadedConfig):
             case "shift":
                 return one("in", 1, max(self.shift_bits, 1), False, self.shifts,
                            "shifts into the residual, a layer a beat" + loaded)  # fmt: skip
+            case "attention_threshold":
+                assert isinstance(self.unit, SdsaConfig)
+                return one("in", 1, self.unit.threshold_bits, False, self.attention_thresholds,
+                           "thresholds of the attention, a channel a beat, block by block"
+                           + loaded)  # fmt: skip
             case _:
                 return one("out", self.channels_per_beat, 1, False, self.spike_count,
                            "spikes, layer by layer: tokens, time steps, channels; of the "
@@ -253,7 +270,7 @@ class BlockConfig(HeadedConfig):
     @property
     def stimulus(self) -> dict[str, Array]:
         weight, bias = 2 ** (self.weight_bits - 1), 2 ** (self.bias_bits - 1)
-        return {
+        arrays = {
             "weights": Array(("weight_count",), -weight, weight - 1, "weights", "weights"),
             "bias": Array(("bias_count",), -bias, bias - 1, "bias", "biases"),
             "threshold": Array(("layers",), 1, 2**self.threshold_bits - 1, "threshold",
@@ -261,6 +278,14 @@ class BlockConfig(HeadedConfig):
             "shift": Array(("shifts",), 0, 2**self.shift_bits - 1, "shift",
                            "shifts of what goes into the residual"),
         }  # fmt: skip
+        if self.attention_thresholds:
+            assert isinstance(self.unit, SdsaConfig)
+            arrays["attention_threshold"] = Array(
+                ("attention_thresholds",), 1, 2**self.unit.threshold_bits - 1,
+                "attention_threshold", "thresholds of the attention's channels, block by block",
+                optional=True,
+            )  # fmt: skip
+        return arrays
 
     @property
     def result(self) -> dict[str, Array]:
@@ -281,7 +306,8 @@ class BlockConfig(HeadedConfig):
         if self.mode == "dense":
             return {}
         most = {"weights": 2 ** (self.weight_bits - 1) - 1, "bias": 2 ** (self.bias_bits - 1) - 1}
-        return {**most, "threshold": 1, "shift": 0}
+        loaded = {"attention_threshold": 1} if self.attention_thresholds else {}
+        return {**most, "threshold": 1, "shift": 0, **loaded}
 
     @property
     def busiest(self) -> dict[str, int]:

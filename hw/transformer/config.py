@@ -9,7 +9,7 @@ from amaranth.utils import bits_for, ceil_log2
 from hw.config import Array, param
 from hw.linear.plan import sum_range
 from hw.stream import Stream
-from hw.transformer.block import SETTINGS, BlockConfig
+from hw.transformer.block import BlockConfig
 from hw.transformer.schedule import NetworkSchedule
 
 
@@ -55,7 +55,7 @@ class TransformerConfig(BlockConfig):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        names = ["patches", *SETTINGS, "logits", "answer"] + ["trace"] * self.trace
+        names = ["patches", *self.settings, "logits", "answer"] + ["trace"] * self.trace
         return tuple(self.stream(name) for name in names)
 
     def stream(self, name: str) -> Stream:

@@ -11,7 +11,7 @@ from hw.attributes import NO_COLLISION
 from hw.linear.engine import Engine
 from hw.queue import OutputQueue
 from hw.transformer.attend import Attend
-from hw.transformer.block import SETTINGS, BlockConfig
+from hw.transformer.block import BlockConfig
 from hw.transformer.finish import Finish
 from hw.transformer.load import Load
 from hw.transformer.route import Route
@@ -39,7 +39,8 @@ class Core(wiring.Component):
     ----------
     start, done : Signal(), in, out
         The first pass begins in the next clock; the last one has ended.
-    weights, bias, threshold, shift : stream, in
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has.
     rests, moves, closed : in, in, out
         As `Load` has them.
     plane : out
@@ -54,8 +55,8 @@ class Core(wiring.Component):
         The residual, if it comes and goes: as `Finish` has it.
     trace : stream, out
         With `trace`: all spikes, word by word as they are stored.
-    fault : Signal(4), out
-        A broken frame of settings.
+    fault : out
+        A broken frame of settings, a bit for each stream of them.
     """
 
     def __init__(self, config: BlockConfig) -> None:
@@ -64,7 +65,7 @@ class Core(wiring.Component):
         self._finish = Finish(c)
         own = self._finish.signature.members
         super().__init__(
-            {name: In(c.stream(name).signature) for name in SETTINGS}
+            {name: In(c.stream(name).signature) for name in c.settings}
             | ({"trace": Out(c.stream("trace").signature)} if c.trace else {})
             | {name: own[name] for name in (*OUTSIDE, "outside_word") if s.entry.enters}
             | {
@@ -82,7 +83,7 @@ class Core(wiring.Component):
                 "coming": Out(1),
                 "o_valid": Out(1),
                 "o_value": Out(signed(c.residual_bits)),
-                "fault": Out(4),
+                "fault": Out(len(c.settings)),
             }
         )
 
@@ -93,7 +94,7 @@ class Core(wiring.Component):
         m.submodules.load = load = Load(c, engine)
         m.submodules.walk = walk = Walk(c)
         m.submodules.finish = finish = self._finish
-        for name in SETTINGS:
+        for name in c.settings:
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(load, name))
         for name in ("threshold", "shift"):
             wiring.connect(m, getattr(load, f"o_{name}"), getattr(finish, name))
@@ -152,6 +153,9 @@ class Core(wiring.Component):
             (finish.layer, lambda p: p.fires and not p.attends),
             (finish.shifted, lambda p: p.shifts),
         ]
+        if c.attention_thresholds:
+            origin = Signal(range(max(c.attention_thresholds, 2)))
+            counters.append((origin, s.thresholds))
         for port, step in counters:
             place = Signal.like(port, name=f"{port.name}_of_pass")
             m.d.comb += port.eq(place)
@@ -245,6 +249,9 @@ class Core(wiring.Component):
                     write.addr.eq(attend.address),
                     write.data.eq(attend.word),
                 ]
+        if c.attention_thresholds:
+            wiring.connect(m, load.o_attention_threshold, attend.attention_threshold)
+            m.d.comb += [attend.origin.eq(origin), self.fault[-1].eq(attend.fault)]
         if c.trace:
             m.submodules.queue = queue = OutputQueue(c.channels_per_beat, TRACED, 1)
             count = Signal(range(max(s.traced, 2)))

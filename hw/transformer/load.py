@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.linear.engine import Engine
 from hw.stream import FrameGuard
-from hw.transformer.block import SETTINGS, BlockConfig
+from hw.transformer.block import BlockConfig
 
 
 class Load(wiring.Component):
@@ -20,8 +20,9 @@ class Load(wiring.Component):
 
     Attributes
     ----------
-    weights, bias, threshold, shift : stream, in
-    o_threshold, o_shift : stream, out
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has.
+    o_threshold, o_shift, o_attention_threshold : stream, out
         Passed on.
     rests : Signal(), in
         Nothing is computed, and no beat of an image has come.
@@ -35,10 +36,11 @@ class Load(wiring.Component):
     def __init__(self, config: BlockConfig, engine: Engine) -> None:
         self._config = config
         self._engine = engine
-        signatures = {name: config.stream(name).signature for name in SETTINGS}
+        signatures = {name: config.stream(name).signature for name in config.settings}
+        self._passed = config.settings[2:]
         super().__init__(
             {name: In(signature) for name, signature in signatures.items()}
-            | {f"o_{name}": Out(signatures[name]) for name in ("threshold", "shift")}
+            | {f"o_{name}": Out(signatures[name]) for name in self._passed}
             | {"rests": In(1), "moves": In(1), "closed": Out(1), "fault": Out(2)}
         )
 
@@ -46,7 +48,7 @@ class Load(wiring.Component):
         c, engine = self._config, self._engine
         m = Module()
         loading, wanted = Signal(), Signal()
-        ports = [getattr(self, name) for name in SETTINGS]
+        ports = [getattr(self, name) for name in c.settings]
         opened = Signal(len(ports))  # frames that have begun
         for i, port in enumerate(ports):
             with m.If(port.valid & port.ready):
@@ -57,7 +59,7 @@ class Load(wiring.Component):
             wanted.eq(offered),
             loading.eq(Mux(loading, offered | opened.any(), offered & self.rests & ~self.moves)),
         ]
-        for name in ("threshold", "shift"):
+        for name in self._passed:
             port, out = getattr(self, name), getattr(self, f"o_{name}")
             m.d.comb += [
                 out.payload.eq(port.payload),

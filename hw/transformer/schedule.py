@@ -251,6 +251,13 @@ class Schedule:
             return 0
         return self.groups(step) * (self.config.tokens if step.residual == "kept" else 1)
 
+    def thresholds(self, step: Pass) -> int:
+        """Return the thresholds that a pass leaves behind: those of its block, if there are more.
+
+        They lie in the attention unit, block by block.
+        """
+        return self.config.channels if step.attends and self.blocks > 1 else 0
+
     @property
     def image_beats(self) -> int:
         """Beats of an image."""

@@ -5,7 +5,6 @@ from amaranth.lib import memory, wiring
 
 from hw.attributes import NO_COLLISION
 from hw.stream import FaultCounter, FrameGuard, members
-from hw.transformer.block import SETTINGS
 from hw.transformer.config import TransformerConfig
 from hw.transformer.core import Core
 from hw.transformer.readout import Readout
@@ -67,8 +66,8 @@ class Transformer(wiring.Component):
     ----------
     patches : stream, in
         An image; the next one is taken when the answer has left.
-    weights, bias, threshold, shift : stream, in
-        Taken between images; no image begins once there are some.
+    weights, bias, threshold, shift, attention_threshold : stream, in
+        Those that the configuration has. Taken between images; no image begins once there are some.
     logits : stream, out
         A class a beat, every other clock.
     answer : stream, out
@@ -90,7 +89,7 @@ class Transformer(wiring.Component):
         m.submodules.core = core = Core(c)
         m.submodules.readout = readout = Readout(c)
         wiring.connect(m, wiring.flipped(self.patches), guard.i)
-        for name in (*SETTINGS, *(["trace"] if c.trace else [])):
+        for name in (*c.settings, *(["trace"] if c.trace else [])):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(core, name))
         for name in ("logits", "answer"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(readout, name))
@@ -129,7 +128,7 @@ class Transformer(wiring.Component):
             readout.go.eq(core.done),
         ]
 
-        m.submodules.fault_counter = faults = FaultCounter(5)
+        m.submodules.fault_counter = faults = FaultCounter(1 + len(c.settings))
         m.d.comb += [
             faults.fault.eq(Cat(guard.fault, core.fault)),
             self.faults.eq(faults.count),

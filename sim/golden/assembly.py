@@ -19,7 +19,8 @@ class Assembly:
     parameters : mapping
         The top's configuration.
     arrays : mapping
-        ``weights``, ``bias``, ``threshold`` and ``shift``, of all layers one after another.
+        ``weights``, ``bias``, ``threshold`` and ``shift``, of all layers one after another; and
+        with SDSA-4 those in ``attention_threshold``, for which the parameter stands elsewhere.
 
     Attributes
     ----------
@@ -33,8 +34,8 @@ class Assembly:
         self.layers: list[dict[str, Any]] = []
         self.own: dict[str, np.ndarray] = {}
         self._parameters = parameters
-        names = ("weights", "bias", "threshold", "shift")
-        self._rest = {name: iter(arrays[name]) for name in names}
+        loaded = {"attention_threshold": itertools.repeat(parameters["attention_threshold"])}
+        self._rest = {name: iter(array) for name, array in (loaded | dict(arrays)).items()}
 
     def take(self, name: str, *shape: int) -> np.ndarray:
         """Return the next settings of a kind."""
@@ -89,7 +90,7 @@ class Assembly:
                 for x in operands
             }
             attention = f"{name}.attention"
-            self.layers.append({"name": attention, **taken, **_attention(p)})
+            self.layers.append({"name": attention, **taken, **self._attention()})
             sums = self.linear(f"{name}.project", attention, channels, channels, shift=self.shift())
             residual = self.saturate(f"{name}.attended", residual, sums)
             spikes = self.fire(residual)
@@ -125,6 +126,21 @@ class Assembly:
                             "capacity": p["tokens"], "shift": self.shift()})  # fmt: skip
         return name
 
+    def _attention(self) -> dict[str, Any]:
+        """Return the attention's entries. All blocks have one unit, so they draw in turn."""
+        p = self._parameters
+        if p["attention"] == "sdsa":
+            threshold: int | list[int] = p["attention_threshold"]
+            if p["variant"] == 4:
+                threshold = self.take("attention_threshold", p["channels"]).tolist()
+            masked = "v" if p["variant"] == 2 else "q"
+            return {"kind": "sdsa", "variant": p["variant"], "masked": masked, "heads": p["heads"],
+                    **neuron(p), "threshold": threshold}  # fmt: skip
+        return {
+            "kind": "attention", "causal": False, "source": "attention",
+            **{name: p[name] for name in ("encoder", "rng", "heads", "seed", "reseed")},
+        }  # fmt: skip
+
 
 def neuron(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the neurons' entries; those that the configuration leaves to `lif` as it has them."""
@@ -135,16 +151,3 @@ def neuron(parameters: Mapping[str, Any]) -> dict[str, Any]:
         "fraction_bits": 0 if tau in (1, 2) else 6,
         "decay_bits": int(tau).bit_length() - 1 if exact else 16,
     }
-
-
-def _attention(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attention's entries. All blocks have one unit, so they draw in turn."""
-    p = parameters
-    if p["attention"] == "sdsa":
-        masked = "v" if p["variant"] == 2 else "q"
-        return {"kind": "sdsa", "variant": p["variant"], "masked": masked, "heads": p["heads"],
-                **neuron(p), "threshold": p["attention_threshold"]}  # fmt: skip
-    return {
-        "kind": "attention", "causal": False, "source": "attention",
-        **{name: p[name] for name in ("encoder", "rng", "heads", "seed", "reseed")},
-    }  # fmt: skip

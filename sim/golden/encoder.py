@@ -22,7 +22,8 @@ def encoder(
         ``current`` [T, N, C] int, the residual in front of the block; ``weights``, ``bias``,
         ``threshold`` and ``shift`` of the layers one after another: those of q, k and v that the
         attention takes, the projection, and the two of the MLP, or the router's and those of each
-        expert. The neurons in front of q, k and v have the first threshold.
+        expert. The neurons in front of q, k and v have the first threshold. With SDSA-4
+        ``attention_threshold`` [C], which the parameter stands for if it is left out.
     state : dict, optional
         The registers of the attention.
 

@@ -23,7 +23,8 @@ image:
                decay_input, threshold, reset, fire, fraction_bits, decay_bits`` as in `lif`, and
                ``reset_delay`` where it is true; ``threshold`` is what U is compared with, U = 2h
                at tau 2
-``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`
+``sdsa``       ``q, k, v, variant, masked, heads`` and the neuron's as in `sdsa`; with variant 4
+               ``threshold`` is a list, of each channel
 ``attention``  ``q, k, v, encoder, rng, heads, causal, seed, reseed`` as in `attention`; with the
                same ``source`` in several layers they draw in turn from one, and have one seed
 ``moe``        ``routing, overflow`` (and what these ask for: ``k``, ``fill``, ``capacity``) and
@@ -85,7 +86,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     ------
     ValueError
         Where it is of another format, or an array is missing or unknown, of a wrong shape, not of
-        integers or out of range.
+        integers or out of range; or thresholds are not those of all channels.
     """
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if (model.get("format"), model.get("schema")) != (FORMAT, SCHEMA):
@@ -96,6 +97,11 @@ def read(folder: Path) -> tuple[dict[str, Any], Values]:
     # Opened here: `np.load` leaves a file open that it can't read.
     with (folder / "model.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+    for layer in model["layers"]:
+        axes = (model["channels"],) if layer.get("variant") == 4 else ()
+        if layer["kind"] == "sdsa" and np.shape(layer["threshold"]) != axes:
+            raise ValueError(f"model.json: want a threshold of shape {axes} in {layer['name']}, "
+                             f"got {np.shape(layer['threshold'])}")  # fmt: skip
     matrices = weighted(model["layers"])
     known = {f"{x['name']}.{part}" for x in matrices for part in ("weights", "bias")}
     if unknown := sorted(arrays.keys() - known):
@@ -167,7 +173,8 @@ def transformer(
         Its configuration.
     arrays : mapping
         ``patches`` [N, I] int; ``weights``, ``bias``, ``threshold`` and ``shift``, of all layers
-        one after another, as `network_of` takes them apart.
+        one after another, as `network_of` takes them apart; with SDSA-4 ``attention_threshold``,
+        channels ascending, block by block, which the parameter stands for if it is left out.
     state : dict, optional
         The registers of the attention.
 
@@ -341,6 +348,8 @@ def _sdsa(layer: Mapping[str, Any], operands: Values) -> np.ndarray:
         name: x.swapaxes(1, 2).reshape(steps, tokens, batch * channels)
         for name, x in operands.items()
     }
+    if layer["variant"] == 4:
+        arrays["threshold"] = np.tile(layer["threshold"], batch)
     parameters = {**layer, "heads": batch * layer["heads"], "pool": False}
     out = sdsa(parameters, arrays)[0]["out"].astype(np.int64)
     return out.reshape(steps, tokens, batch, channels).swapaxes(1, 2)

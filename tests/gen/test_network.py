@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,47 @@ def test_the_top_is_the_integer_network(name, settings):
         ]
         for ours, theirs in zip(came.values(), spikes, strict=True):
             assert np.array_equal(ours, theirs)
+
+
+def with_thresholds(model, rng=None):
+    """Return a network of SDSA-3 with a threshold for each channel: its own, or others."""
+    layers = [
+        x | {"variant": 4, "threshold": (
+            [x["threshold"]] * model["channels"] if rng is None
+            else rng.integers(1, 30, model["channels"]).tolist()
+        )} if x["kind"] == "sdsa" else x
+        for x in model["layers"]
+    ]  # fmt: skip
+    return model | {"layers": layers}
+
+
+def test_thresholds_of_channels_are_those_of_their_blocks():
+    """Where all are alike it is the network that they were trained in, and elsewhere another."""
+    model, arrays = read(TRAINED / "sdsa3")
+    images = data.split()["test"].pixels[:4]
+    want, _ = golden(model, {**arrays, "image": images})
+    alike, _ = golden(with_thresholds(model), {**arrays, "image": images})
+    assert all(np.array_equal(alike[name], values) for name, values in want.items())
+    own = with_thresholds(model, np.random.default_rng(1))
+    want, _ = golden(own, {**arrays, "image": images})
+    assert not np.array_equal(want["logits"], alike["logits"])
+    config, settings = network.top_of(own, arrays)
+    lists = [x["threshold"] for x in own["layers"] if x["kind"] == "sdsa"]
+    assert config.attention_threshold == max(map(max, lists)) == 29
+    assert settings["attention_threshold"].tolist() == lists[0] + lists[1]
+    tokens = network.patches(config, patches(own, images))
+    for b, image in enumerate(tokens):
+        got, _ = transformer(config.asdict(), {**settings, "patches": image})
+        assert np.array_equal(got["logits"], want["logits"][b])
+
+
+def test_there_may_be_more_bits_for_thresholds_of_channels():
+    model, arrays = read(TRAINED / "sdsa3")
+    own = with_thresholds(model, np.random.default_rng(1))
+    config, _ = network.top_of(own, arrays, attention_threshold=255)
+    assert config.stimulus["attention_threshold"].high == 255
+    with pytest.raises(UserError, match="attention_threshold: the model takes at least 29, got 28"):
+        network.top_of(own, arrays, attention_threshold=28)
 
 
 @pytest.mark.slow
@@ -166,6 +208,14 @@ def unknown(folder, arrays):
     np.savez(folder / "model.npz", **arrays | {"head.scale": np.ones(3, int)})
 
 
+def thresholds(folder, arrays):
+    model = json.loads((folder / "model.json").read_text())
+    for layer in model["layers"]:
+        if layer["kind"] == "sdsa":
+            layer |= {"variant": 4, "threshold": [8] * 63}
+    (folder / "model.json").write_text(json.dumps(model))
+
+
 def missing(folder, arrays):
     del arrays["blocks.1.mlp.3.second.bias"]
     np.savez(folder / "model.npz", **arrays)
@@ -191,6 +241,8 @@ def no_experts(folder, arrays):
      (shape, "model.npz: want blocks.0.mlp.bias of shape (16, 4), got (3,)"),
      (missing, "model.npz: want blocks.1.mlp.3.second.bias of shape (16, 64), got none"),
      (unknown, "model.npz: unknown: head.scale"),
+     (thresholds,
+      "model.json: want a threshold of shape (64,) in blocks.0.attention.bits, got (63,)"),
      (cut, "File is not a zip file"), (no_json, "Expecting property name"),
      (no_experts, "model.json['layers'][12]: 'experts' is a required property")],
 )  # fmt: skip

@@ -30,7 +30,9 @@ def test_refusals(settings, message):
         EncoderConfig(**settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"attention": "none"}, {"variant": 2}, {"experts": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"attention": "none"}, {"variant": 2}, {"variant": 4}, {"experts": 3}]
+)
 def test_a_block_is_that_of_a_network(settings):
     """The same settings, and the residual that the embedding makes: the same spikes."""
     sizes = {"tokens": 2, "channels": 4, "channels_per_beat": 2, "timesteps": 3, **settings}
@@ -47,6 +49,7 @@ def test_a_block_is_that_of_a_network(settings):
         "current": np.broadcast_to(residual, (3, 2, 4)), "threshold": arrays["threshold"][:-1],
         "weights": arrays["weights"][8:-16], "bias": arrays["bias"][8:-4],
         "shift": arrays["shift"][1:],
+        **{n: x for n, x in arrays.items() if n == "attention_threshold"},
     }  # fmt: skip
     want = transformer(whole.asdict(), arrays)[0]["spikes"]
     got = encoder(block.asdict(), inner)[0]["spikes"]
@@ -59,7 +62,7 @@ def test_a_block_is_that_of_a_network(settings):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"experts": 3}, {"attention": "none", "mode": "events"}, {"variant": 3, "experts": 1},
-     {"attention": "ssa", "tokens": 4, "reset": "soft"}],
+     {"attention": "ssa", "tokens": 4, "reset": "soft"}, {"variant": 4, "mode": "events"}],
 )  # fmt: skip
 def test_inferences_in_a_row(settings, simulator):
     """Residuals and all spikes, and the clocks."""

@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import numpy as np
@@ -42,14 +43,14 @@ def test_sizes_follow_from_each_other(settings, channels, heads, hidden, lanes, 
      ({"channels": 32, "lanes": 5}, "lanes: want a divisor of channels and hidden (32), got 5"),
      ({"channels": 32, "channels_per_beat": 64},
       "channels_per_beat: want a divisor of channels and hidden (32), got 64"),
-     ({"variant": 3, "heads": 4, "head_dim": 4, "channels_per_beat": 8},
+     ({"variant": 4, "heads": 4, "head_dim": 4, "channels_per_beat": 8},
       "channels_per_beat: want a divisor of channels, hidden and head_dim (4), got 8"),
      ({"columns": 3, "channels_per_beat": 4},
       "columns: want a divisor of channels_per_beat (4), got 3"),
      ({"residual_bits": 12}, "residual_bits: want at least 17, which sums have, got 12"),
      ({"attention": "ssa", "tokens": 12},
       "tokens: want a power of two with encoder=sample, got 12"),
-     ({"variant": 4}, "variant: want 1..3, got 4"),
+     ({"variant": 5}, "variant: want 1..4, got 5"),
      ({"attention": "softmax"}, "attention: want sdsa | ssa | none, got 'softmax'")],
 )  # fmt: skip
 def test_refusals(settings, message):
@@ -101,7 +102,7 @@ def test_an_expert_rests_while_a_token_is_not_its():
 @pytest.mark.parametrize("timesteps", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "unit",
-    [{}, {"attention_threshold": 3}, {"variant": 2}, {"variant": 3},
+    [{}, {"attention_threshold": 3}, {"variant": 2}, {"variant": 3}, {"variant": 4},
      {"attention": "ssa"}, {"attention": "ssa", "encoder": "count"}],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -138,6 +139,22 @@ def test_clocks_of_the_attention(sizes, unit, timesteps):
     assert took == [c.schedule.attend_clocks] * 2
 
 
+def test_every_channel_of_every_block_has_its_threshold():
+    c = TransformerConfig(**SMALL, blocks=3, variant=4, attention_threshold=20)
+    assert c.attention_thresholds == 3 * 6
+    assert c.stream("attention_threshold").beats == 3 * 6
+    array = c.stimulus["attention_threshold"]
+    assert (array.low, array.high, array.optional) == (1, 31, True)
+    for other in ({"variant": 3}, {"attention": "ssa", "encoder": "count"}, {"attention": "none"}):
+        assert "attention_threshold" not in c.replace(**other).stimulus
+
+
+def test_sdsa_4_takes_no_more_clocks_than_sdsa_3():
+    """Thresholds are looked up where they lie, and not brought in front of a pass."""
+    three, four = (TransformerConfig(**SMALL, blocks=2, variant=v, trace=True) for v in (3, 4))
+    assert (three.latency, three.cycles) == (four.latency, four.cycles)
+
+
 def test_the_residual_saturates():
     """With shifts as large as they may be most sums are at the ends of the range."""
     c = TransformerConfig(**SMALL, blocks=2)
@@ -170,10 +187,14 @@ def test_weights_have_no_contents_at_power_up():
     assert re.search(r"^ *biases\w*\[0\] = ", text, re.MULTILINE)
 
 
-def played(config, batch):
-    """Send a batch through the RTL in Verilator."""
+def played(config, batch, mutant=None):
+    """Send a batch through the RTL in Verilator, which a mutant says how to change."""
     emission = emit("transformer", config)
-    simulated = Design(emission.name, {f"{emission.name}.v": emission.verilog})
+    text = emission.verilog
+    if mutant:
+        text, changes = re.subn(*mutant, text)
+        assert changes
+    simulated = Design(emission.name, {f"{emission.name}.v": text})
     job = Job("transformer", config.asdict())
     return play(build(simulated, "verilator"), simulated, "verilator", job, batch)
 
@@ -189,7 +210,7 @@ def random_config(rng):
                 blocks=int(rng.integers(1, 3)), classes=int(rng.integers(1, 12)),
                 timesteps=int(rng.integers(1, 4)),
                 attention=str(rng.choice(["sdsa", "ssa", "none"])),
-                variant=int(rng.integers(1, 4)), encoder=str(rng.choice(["count", "sample"])),
+                variant=int(rng.integers(1, 5)), encoder=str(rng.choice(["count", "sample"])),
                 rng=str(rng.choice(["lfsr", "sobol"])), reseed=bool(rng.integers(2)),
                 seed=int(rng.integers(1, 1000)), tau=float(rng.choice([1, 2, 3, 4])),
                 reset=str(rng.choice(["hard", "soft", "none"])),
@@ -230,6 +251,46 @@ EXPERTS = {
     "answers add up over blocks": (r"\.first_answers\([^)]*\)", ".first_answers(1'b0)"),
     "answers are not added up": (r"\.merges\([^)]*\)", ".merges(1'b0)"),
 }
+THRESHOLDS = {
+    "all blocks have the first one's": (r"( origin <= )[^;]*;", r"\g<1>0;"),
+    "all channels have their block's first": (r"(setting_\d+) \+ 1'h1", r"\g<1>"),
+    "none are loaded": (
+        r"(\.threshold__valid)\(attention_threshold__valid[^)]*\)",
+        r"\g<1>(1'b0)",
+    ),
+}
+
+
+def thresholds_by_turns():
+    """Return inferences that differ in thresholds of channels alone, and in their spikes.
+
+    Of a block's channels one has 1 among the greatest, or the other way round.
+    """
+    c = TransformerConfig(**SMALL, blocks=2, variant=4, trace=True)
+    several = [random_stimulus(c, np.random.default_rng(1))] * 4
+    least, most = (np.where(np.arange(6) == 4, a, b) for a, b in ((1, 15), (15, 1)))
+    loaded = [(least, most), (most, least), (most, most), (least, least)]
+    batch = {n: np.stack([x[n] for x in several]) for n in several[0]}
+    batch["threshold"] = np.minimum(batch["threshold"], 99)  # that much spikes
+    batch["attention_threshold"] = np.array([np.concatenate(x) for x in loaded])
+    return c, batch
+
+
+def test_thresholds_of_channels():
+    config, batch = thresholds_by_turns()
+    result = played(config, batch)
+    assert not result.message
+    assert result.wrong == 0
+    spikes = result.golden["spikes"]
+    assert all((a != b).any() for a, b in itertools.combinations(spikes, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", THRESHOLDS)
+def test_other_thresholds_are_found(what):
+    result = played(*thresholds_by_turns(), mutant=THRESHOLDS[what])
+    assert not result.message
+    assert result.wrong
 
 
 def test_zeros_take_no_clocks():

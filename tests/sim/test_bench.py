@@ -71,7 +71,7 @@ CONFIGS = [
     ),
     (
         "transformer",
-        "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
+        "tokens=2 channels=2 variant=4 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
         "sv",
     ),
     ("encoder", "tokens=2 channels=2 experts=2 hidden=2 timesteps=2 mode=events", "v"),
@@ -91,6 +91,8 @@ TRANSFORMERS = [
     "tokens=1 channels=1 experts=1 attention=none hidden=1 features=1 classes=1 timesteps=1",
     "tokens=3 head_dim=2 attention=ssa encoder=count experts=5 reset=soft tau=3 hidden=8 lanes=4",
     "tokens=2 channels=4 mode=events columns=2 channels_per_beat=2 timesteps=2 trace=true",
+    "tokens=3 channels=6 variant=4 blocks=3 features=2 attention_threshold=40 timesteps=2",
+    "tokens=1 channels=1 variant=4 blocks=2 features=1 attention_threshold=1 mode=events",
 ]
 
 ENCODERS = [
@@ -99,11 +101,14 @@ ENCODERS = [
     "tokens=2 head_dim=2 variant=3 columns=2 reset=soft tau=3 timesteps=3 trace=true",
     "tokens=4 head_dim=2 attention=ssa mode=events lanes=2 timesteps=2 trace=true",
     "tokens=2 channels=4 experts=3 mode=events lanes=1 hidden=8 residual_bits=24 timesteps=2",
+    "tokens=3 head_dim=2 variant=4 reset=soft fire=gt tau=3 timesteps=3 trace=true",
+    "tokens=5 channels=1 hidden=1 variant=4 attention_threshold=1",
+    "tokens=2 channels=2 variant=4 experts=2 mode=events timesteps=2 trace=true",
 ]
 
 #: Little enough for a netlist.
 SMALL_TRANSFORMERS = [
-    "tokens=2 channels=2 variant=3 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
+    "tokens=2 channels=2 variant=4 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
     "tokens=2 channels=2 experts=2 attention=none features=1 input_bits=1 classes=2 timesteps=2",
 ]
 

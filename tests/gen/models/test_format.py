@@ -65,13 +65,36 @@ def with_(value, *path):
       "model.json['layers'][12]['experts'][1][3]['threshold']: 0 is less than the minimum of 1")],
 )  # fmt: skip
 def test_what_is_no_model_is_told(change, message):
-    file = ROOT / "examples/digits/trained/moe/model.json"
-    model = json.loads(file.read_text(encoding="utf-8"))
-    check(model)
+    check(trained("moe"))
+    assert told(trained("moe"), change) == message
+
+
+def trained(name):
+    file = ROOT / f"examples/digits/trained/{name}/model.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def told(model, change):
     change(model)
     with pytest.raises(ValueError) as error:  # noqa: PT011
         check(model)
-    assert str(error.value) == message
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "threshold", "message"),
+    [(4, 8, ": 8 is not of type 'array'"), (3, [8], ": [8] is not of type 'integer'"),
+     (4, [8, 0], "[1]: 0 is less than the minimum of 1")],
+)  # fmt: skip
+def test_thresholds_of_channels_are_those_of_sdsa_4(variant, threshold, message):
+    model = trained("sdsa3")
+    (at, *_) = (i for i, layer in enumerate(model["layers"]) if layer["kind"] == "sdsa")
+    layer = model["layers"][at]
+    layer |= {"variant": 4, "threshold": [8] * 64}
+    check(model)
+    change = with_(threshold, "layers", at, "threshold")
+    layer["variant"] = variant
+    assert told(model, change) == f"model.json['layers'][{at}]['threshold']{message}"
 
 
 @pytest.mark.parametrize("make", [states.sdt, states.spikformer])
