@@ -86,7 +86,10 @@ class Bench:
         """Clocks without a beat after which none comes."""
         # An expert takes up to a burst, and so do the ports on both its sides.
         bursts = 8 if self.experts else 4 if self._stalls else 0
-        return REST + bursts * LONGEST_BURST + 2 * (self.config.latency + self.config.interval)
+        c = self.config
+        # With a trace there is a beat long before the last one.
+        own = max(2 * (c.latency + c.interval), c.cycles if c.by_inference else 0)
+        return REST + bursts * LONGEST_BURST + own
 
     @classmethod
     async def after_reset(cls, dut: Any, job: Job, name: str) -> Self:

@@ -66,7 +66,8 @@ class Encoder(wiring.Component):
         out = self.out
         m.d.comb += [
             comes.eq(guard.o.valid & guard.o.ready),
-            guard.o.ready.eq(rests & ~core.closed),
+            # What waits to be taken lies in the memory that the passes of the next one write to.
+            guard.o.ready.eq(rests & ~core.closed & ~(places.final & out.valid & ~out.ready)),
             core.rests.eq(rests & places.first),
             core.moves.eq(comes),
             core.start.eq(comes & places.final),

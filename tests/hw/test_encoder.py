@@ -2,12 +2,14 @@ import re
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from gen.emit import emit
 from gen.vectors import random_stimulus
 from hw.config import ConfigError
-from hw.encoder import EncoderConfig
+from hw.encoder import Encoder, EncoderConfig
 from hw.transformer import TransformerConfig
+from hw.transformer.block import SETTINGS
 from sim.golden.encoder import encoder
 from sim.golden.transformer import transformer
 from sim.job import Job
@@ -55,6 +57,55 @@ def test_a_block_is_that_of_a_network(settings):
     got = encoder(block.asdict(), inner)[0]["spikes"]
     assert got.any()
     assert np.array_equal(got, want[: got.size])
+
+
+def test_what_is_not_taken_stays():
+    """While an inference's last number waits, the next one does not write over it."""
+    sizes = {"tokens": 1, "channels": 1, "hidden": 1, "timesteps": 1, "attention": "none"}
+    config = EncoderConfig(**sizes)
+    arrays = random_stimulus(config, np.random.default_rng(3))
+    residuals = np.array([5, -9, 77])
+    want = [
+        int(encoder(config.asdict(), arrays | {"current": r.reshape(1, 1, 1)})[0]["out"].item())
+        for r in residuals
+    ]
+    dut = Encoder(config)
+    got = []
+
+    async def put(ctx, stream, values):
+        for i, value in enumerate(values):
+            ctx.set(stream.payload.data[0], int(value))
+            ctx.set(stream.payload.first, int(i == 0))
+            ctx.set(stream.payload.last, int(i == len(values) - 1))
+            ctx.set(stream.valid, 1)
+            await ctx.tick().until(stream.ready)
+        ctx.set(stream.valid, 0)
+
+    async def send(ctx):
+        for name in SETTINGS:
+            await put(ctx, getattr(dut, name), arrays[name].ravel())
+        for residual in residuals:
+            await put(ctx, dut.current, [residual])
+
+    async def take(ctx):
+        for _ in residuals:
+            await ctx.tick().until(dut.out.valid)
+            seen = {ctx.get(dut.out.payload.data[0])}
+            for _ in range(2 * config.cycles):
+                await ctx.tick()
+                assert ctx.get(dut.out.valid)
+                seen.add(ctx.get(dut.out.payload.data[0]))
+            got.append(seen)
+            ctx.set(dut.out.ready, 1)
+            await ctx.tick()
+            ctx.set(dut.out.ready, 0)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(send)
+    simulator.add_testbench(take)
+    simulator.run()
+    assert got == [{value} for value in want]
 
 
 @pytest.mark.slow
