@@ -97,6 +97,16 @@ def test_thresholds_of_channels_are_those_of_sdsa_4(variant, threshold, message)
     assert told(model, change) == f"model.json['layers'][{at}]['threshold']{message}"
 
 
+def test_sdsa_2_takes_no_keys():
+    model = trained("sdsa1")
+    (at, *_) = (i for i, layer in enumerate(model["layers"]) if layer["kind"] == "sdsa")
+    del model["layers"][at]["k"]
+    model["layers"][at]["variant"] = 2
+    check(model)
+    change = with_(1, "layers", at, "variant")
+    assert told(model, change) == f"model.json['layers'][{at}]: 'k' is a required property"
+
+
 @pytest.mark.parametrize("make", [states.sdt, states.spikformer])
 def test_imported_models_are_of_the_schema_and_the_same_bytes(call, make):
     own = states.ordinary(make(np.random.default_rng(0), inputs=3), np.random.default_rng(1))
