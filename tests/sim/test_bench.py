@@ -81,6 +81,12 @@ CONFIGS = [
 VERILATED = (0, 4, 9, 13, 16, 18, 23, 25, 29, 30, 33, 37, 40, 41, 42, 43)
 NETLISTS = (3, 4, 11, 19, 25, 32, 37)
 
+
+def several(settings):
+    """Return (top, settings) of each."""
+    return [(top, one) for top, many in settings.items() for one in many]
+
+
 TRANSFORMERS = [
     "tokens=3 channels=6 timesteps=2 trace=true",
     "tokens=2 head_dim=2 attention=ssa blocks=2 features=3 classes=3 timesteps=2 trace=true",
@@ -107,10 +113,13 @@ ENCODERS = [
 ]
 
 #: Little enough for a netlist.
-SMALL_TRANSFORMERS = [
-    "tokens=2 channels=2 variant=4 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
-    "tokens=2 channels=2 experts=2 attention=none features=1 input_bits=1 classes=2 timesteps=2",
-]
+SMALL_BLOCKS = {
+    "transformer": [
+        "tokens=2 channels=2 variant=4 blocks=2 features=3 input_bits=2 classes=3 timesteps=2",
+        "tokens=2 channels=2 experts=2 attention=none features=1 input_bits=1 timesteps=2",
+    ],
+    "encoder": ["tokens=2 channels=2 experts=2 timesteps=2"],
+}
 
 TILES = [
     f"tokens=5 channels=24 channels_per_beat={channels} experts={experts} tiles={tiles} {rest}"
@@ -261,10 +270,31 @@ def test_bench_with_other_seeds(seed, form):
 
 @pytest.mark.slow
 @pytest.mark.icarus
-@pytest.mark.parametrize("settings", SDSA)
-def test_corners_of_sdsa(settings):
-    emission = emitted("sdsa", settings)
+@pytest.mark.parametrize(
+    ("top", "settings"),
+    several({"sdsa": SDSA, "moe": MOE + TILES, "heads": HEADS, "linear": LINEAR}),
+)
+def test_corners_in_icarus(top, settings):
+    emission = emitted(top, settings)
     assert not failures(bench(emission, design(emission), "icarus"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("top", "settings"), several({"transformer": TRANSFORMERS, "encoder": ENCODERS})
+)
+def test_corners_in_verilator(top, settings):
+    emission = emitted(top, settings)
+    assert not failures(bench(emission, design(emission), "verilator"))
+
+
+@pytest.mark.slow
+@pytest.mark.icarus
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
+@pytest.mark.parametrize(("top", "settings"), several(SMALL_BLOCKS))
+def test_blocks_on_netlist(top, settings, family):
+    emission = emitted(top, settings)
+    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
 
 
 @pytest.mark.slow
@@ -278,37 +308,6 @@ def test_bench_on_netlist_that_takes_long(family, index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", TRANSFORMERS)
-def test_corners_of_transformer(settings):
-    emission = emitted("transformer", settings)
-    assert not failures(bench(emission, design(emission), "verilator"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", ENCODERS)
-def test_corners_of_encoder(settings):
-    emission = emitted("encoder", settings)
-    assert not failures(bench(emission, design(emission), "verilator"))
-
-
-@pytest.mark.slow
-@pytest.mark.icarus
-@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
-def test_encoder_on_netlist(family):
-    emission = emitted("encoder", "tokens=2 channels=2 experts=2 timesteps=2")
-    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
-
-
-@pytest.mark.slow
-@pytest.mark.icarus
-@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
-@pytest.mark.parametrize("settings", SMALL_TRANSFORMERS)
-def test_transformer_on_netlist(settings, family):
-    emission = emitted("transformer", settings)
-    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ALL_SIMULATORS)
 def test_a_hundred_thousand_tokens(simulator):
     sizes = "tokens=1024 timesteps=10 channels=12 channels_per_beat=12 capacity=500 trace=true"
@@ -319,30 +318,6 @@ def test_a_hundred_thousand_tokens(simulator):
     outcomes = run(build(tested, simulator), tested, simulator, job, BENCH, only=only)
     assert [outcome.status for outcome in outcomes] == ["passed"] * (1 + len(PATTERNS))
     assert 2 * len(outcomes) * emission.config.timesteps * emission.config.tokens > 100_000
-
-
-@pytest.mark.slow
-@pytest.mark.icarus
-@pytest.mark.parametrize("settings", MOE + TILES)
-def test_corners_of_moe(settings):
-    emission = emitted("moe", settings)
-    assert not failures(bench(emission, design(emission), "icarus"))
-
-
-@pytest.mark.slow
-@pytest.mark.icarus
-@pytest.mark.parametrize("settings", HEADS)
-def test_corners_of_heads(settings):
-    emission = emitted("heads", settings)
-    assert not failures(bench(emission, design(emission), "icarus"))
-
-
-@pytest.mark.slow
-@pytest.mark.icarus
-@pytest.mark.parametrize("settings", LINEAR)
-def test_corners_of_linear(settings):
-    emission = emitted("linear", settings)
-    assert not failures(bench(emission, design(emission), "icarus"))
 
 
 @pytest.mark.slow
