@@ -88,4 +88,5 @@ class EncoderConfig(BlockConfig):
 
     @property
     def pause(self) -> int:
-        return self.cycles - self.timesteps * self.interval
+        # The next one comes when the last number has been taken.
+        return self.cycles + 1 - self.timesteps * self.interval

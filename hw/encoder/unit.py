@@ -28,7 +28,7 @@ class Encoder(wiring.Component):
     lets the neurons fire.
 
     Clocks of an inference: ``T N C`` for what comes in, the passes as `hw.transformer.Transformer`
-    has them, and ``T N C`` for what goes out; then the next one comes in.
+    has them, and ``T N C`` for what goes out; when the last number is taken the next one comes in.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class Encoder(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(core, name))
 
         rests, puts, fetch, comes = Signal(init=1), Signal(), Signal(), Signal()
+        leaves = Signal()  # the last number waits to be taken, in the memory's own register
         out = self.out
         m.d.comb += [
             comes.eq(guard.o.valid & guard.o.ready),
-            # What waits to be taken lies in the memory that the passes of the next one write to.
-            guard.o.ready.eq(rests & ~core.closed & ~(places.final & out.valid & ~out.ready)),
+            guard.o.ready.eq(rests & ~core.closed),
             core.rests.eq(rests & places.first),
             core.moves.eq(comes),
             core.start.eq(comes & places.final),
@@ -89,7 +89,9 @@ class Encoder(wiring.Component):
         with m.If(core.done):
             m.d.sync += puts.eq(1)
         with m.If(fetch & places.final):
-            m.d.sync += [puts.eq(0), rests.eq(1)]
+            m.d.sync += [puts.eq(0), leaves.eq(1)]
+        with m.Elif(leaves & out.ready):
+            m.d.sync += [leaves.eq(0), rests.eq(1)]
 
         m.submodules.fault_counter = faults = FaultCounter(1 + len(c.settings))
         m.d.comb += [

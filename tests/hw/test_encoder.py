@@ -130,6 +130,6 @@ def test_inferences_in_a_row(settings, simulator):
     assert result.wrong == 0
     assert result.golden["spikes"].any()
     if config.mode == "dense":
-        assert result.clocks == 3 * config.cycles
+        assert result.clocks == 3 * config.cycles + 2  # a clock in front of each that follows
     else:
-        assert result.clocks <= 3 * config.cycles
+        assert result.clocks <= 3 * config.cycles + 2
