@@ -141,15 +141,18 @@ class Places(wiring.Component):
         origin = Signal.like(self.address)  # of the time step
         ends = channel == c.channels - 1
         others = (c.timesteps - 1) * c.channels  # currents of the other time steps of a token
+        first = Signal(init=1)  # a register: whether anything is loaded hangs on it
         m.d.comb += [
-            self.first.eq((channel == 0) & (token == 0) & (step == 0)),
+            self.first.eq(first),
             self.last.eq(ends & (token == c.tokens - 1)),
             self.final.eq(self.last & (step == c.timesteps - 1)),
         ]
         with m.If(self.restart | (self.next & self.final)):
             m.d.sync += [s.eq(0) for s in (channel, token, step, origin, self.address)]
+            m.d.sync += first.eq(1)
         with m.Elif(self.next):
             m.d.sync += [
+                first.eq(0),
                 channel.eq(Mux(ends, 0, channel + 1)),
                 self.address.eq(self.address + 1 + Mux(ends, others, 0)),
             ]
