@@ -334,7 +334,7 @@ def noted(emission, made, monkeypatch, tmp_path):
     monkeypatch.setattr(looked, "sources", lambda: "as they are")
     monkeypatch.setattr(every, "emission", lambda *_: emission)
     monkeypatch.setattr(every, "inputs", lambda *_: {"as": "ever"})
-    monkeypatch.setattr(every, "packed", lambda *_: {"ICESTORM_LC": 7681, "ICESTORM_RAM": 3})
+    monkeypatch.setattr(every, "lacking", lambda *_: ["logic cells 7681 of 7680"])
 
     def run(outcome=made):
         def quick(*_, **__):
@@ -372,7 +372,7 @@ def test_a_second_run_looks_at_nothing_again(noted, tmp_path, made, monkeypatch)
     assert noted(CheckFailed("built again")) == first
     monkeypatch.setattr(every, "inputs", lambda *_: {"as": "ever"})
     monkeypatch.setattr(looked, "sources", lambda: "changed")
-    monkeypatch.setattr(every, "packed", lambda *_: pytest.fail("synthesised again"))
+    monkeypatch.setattr(every, "lacking", lambda *_: pytest.fail("synthesised again"))
     assert noted() == first
     content = made.path.read_bytes()
     made.path.write_bytes(content[:-1] + b"?")
