@@ -96,7 +96,9 @@ def of_model(
     """Return the configuration that computes a trained network."""
     if preset or top not in (None, "transformer"):
         got = f"--preset {preset}" if preset else f"--top {top}"
-        raise UserError(f"--model is computed by transformer, by a preset of its own: got {got}")
+        raise UserError(
+            f"--model says which transformer it is: want no --top or --preset, got {got}"
+        )
     config, _ = top_of(*model_of(folder), **parsed("transformer", settings))
     return config
 
@@ -150,29 +152,28 @@ def main(
     if board is None:
         raise UserError(f"--board is missing: want one of {', '.join(BOARDS)}")
     target = BOARDS[board]
-    config: Config
-    if model:
-        config, top = of_model(Path(model), top, preset, settings), "transformer"
-    else:
-        config = chosen(target, top, preset, settings)
+    network = of_model(Path(model), top, preset, settings) if model else None
+    config = network or chosen(target, top, preset, settings)
+    top = "transformer" if network else str(top)
     if virtual and (program or out or as_json):
         raise UserError("--virtual builds nothing: --program, --out and --json are of a bitstream")
     if virtual:
-        simulate(target, emit(str(top), config))
+        simulate(target, emit(top, config))
         return
-    folder = Path(out) if out else folder_of(target, str(top), config)
+    folder = Path(out) if out else folder_of(target, top, config)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"can't write {folder}: it is no folder")
-    emission = emit(str(top), config)
+    emission = emit(top, config)
     console = Console(stderr=True)
     try:
         bitstream = build(
             target, emission, behind_link(emission), folder, range(1, seeds + 1), console=console
         )
     except TooLarge as refused:
-        if not model or not isinstance(config, TransformerConfig):
+        if network is None:
             raise
-        raise UserError(f"{refused.message}; {what_would_fit(target, config, console)}") from None
+        hint = what_would_fit(target, network, console)
+        raise UserError(f"{refused.message}; {hint}") from None
     page = save(bitstream)
     if as_json:
         paths = {"bitstream": str(bitstream.path), "report": str(page)}

@@ -178,7 +178,7 @@ class Products(wiring.Component):
     def _fire(self, m: Module, core: LifCore, before: data.View, at: data.View) -> None:
         """Tell the neurons which of them are at hand, and which are next."""
         beat, setting = Signal.like(core.beat), Signal.like(core.setting)  # that are being read
-        origin = self.origin if hasattr(self, "origin") else 0
+        origin = self.origin if self._layers else 0
         m.d.comb += [
             core.moves.eq(at.valid),
             core.opening.eq(at.opening),

@@ -51,7 +51,7 @@ def run(*arguments):
         ),
         (
             ["--board", "icebreaker", "--top", "lif", "--model", "m"],
-            "error: --model is computed by transformer, by a preset of its own: got --top lif",
+            "error: --model says which transformer it is: want no --top or --preset, got --top lif",
         ),
         (
             ["--board", "icebreaker", "--model", "nowhere"],
