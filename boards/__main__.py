@@ -13,7 +13,6 @@ from rich.table import Table
 
 from boards.build import TooLarge, build
 from boards.catalogue import BOARDS, UNTRIED, Board
-from boards.classify import model_of
 from boards.loader import load_onto
 from boards.results import Result, folder_of, known
 from boards.room import what_would_fit
@@ -22,7 +21,7 @@ from boards.shell import behind_link
 from boards.virtual import VirtualBoard
 from gen.emit import Emission, emit
 from gen.errors import Command, UserError
-from gen.network import top_of
+from gen.network import model_of, top_of
 from gen.options import config_class, nearest, parsed, resolve, top_options
 from hw.config import Config
 from hw.transformer import TransformerConfig

@@ -13,7 +13,6 @@ from gen.errors import UserError
 from gen.network import patches, spikes_of, top_of
 from sim.arrays import archive
 from sim.golden.transformer import patches as tokens_of
-from sim.golden.transformer import read
 
 if TYPE_CHECKING:
     from boards.host import Board
@@ -38,14 +37,6 @@ class Classified:
     logits: np.ndarray
     right: int | None
     spikes: Mapping[str, np.ndarray]
-
-
-def model_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return a trained network, or raise a `UserError`."""
-    try:
-        return read(folder)
-    except (OSError, ValueError) as wrong:
-        raise UserError(f"--model: can't read {folder}: {wrong}") from wrong
 
 
 def images_of(path: Path, model: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,7 +82,7 @@ def classify(
     board : Board
         In its ``with`` statement.
     model, arrays : mapping
-        As `model_of` returns them.
+        As `gen.network.model_of` returns them.
     images : ndarray [B, height, width]
     labels : ndarray [B], optional
 

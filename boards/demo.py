@@ -358,9 +358,9 @@ def describe(o: Outcome) -> report.Report:
     ]  # fmt: skip
     return report.Report(
         title="Spikewright: from digits to a bitstream",
-        lead="Handwritten digits become spikes, go through the emitted Verilog of four units in a "
-        "simulator and are held against the golden models; the same Verilog is placed on an "
-        "iCEBreaker as a design that tests itself.",
+        lead="Handwritten digits become spikes, go through emitted Verilog in a simulator and are "
+        "held against the golden models; the same Verilog is placed on an iCEBreaker as a design "
+        "that tests itself.",
         passed=passed,
         checks=o.checks,
         cards=cards,

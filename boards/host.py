@@ -23,7 +23,7 @@ from boards.pipe import ENQUIRIES, Line, NoAnswer, Pipe
 from boards.records import Reader, Writer
 from gen.emit import check_name
 from gen.errors import CheckFailed, Command, UserError
-from gen.network import top_of
+from gen.network import model_of, top_of
 from gen.options import nearest, parsed, resolve, top_options
 from gen.vectors import Word, marks, unpack, words
 from hw.config import Config
@@ -474,7 +474,7 @@ def main(
         raise UserError("--classify and --model go together")
     guesses: list[tuple[str, Config]] = []
     if model:
-        network = classify.model_of(model)
+        network = model_of(model)
         if not top:
             guesses = [("transformer", top_of(*network, **parsed("transformer", settings))[0])]
             settings = ()

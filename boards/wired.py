@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from boards.catalogue import BOARDS
-from boards.classify import Classified, classify, model_of
+from boards.classify import Classified, classify
 from boards.host import Board
 from boards.stage import Checks, Steps
 from boards.virtual import VirtualBoard
@@ -13,6 +13,7 @@ from examples.digits import data
 from examples.digits.evaluate import TRAINED
 from gen import report
 from gen.emit import emit
+from gen.network import model_of
 from hw.transformer import TransformerConfig
 from sim.golden.transformer import network
 
@@ -97,10 +98,10 @@ def section(wired: Wired) -> report.Section:
     answers = zip(wired.images.labels, wired.found.answers, strict=True)
     return report.Section(
         "A network over the serial port",
-        f"`transformer`: {c.blocks} block, {c.heads} heads of {c.head_dim} channels, T = "
+        f"transformer: {c.blocks} block, {c.heads} heads of {c.head_dim} channels, T = "
         f"{c.timesteps}, trained on digits and made integer, on the pins of "
         f"{BOARDS[BOARD].title}: the whole top of the board, its pads and its reset too, simulated "
-        "behind a pseudo-terminal. `python -m boards.host --classify` talks to a board in the same "
+        "behind a pseudo-terminal. python -m boards.host --classify talks to a board in the same "
         "way: weights are loaded, a digit goes in, its class comes out. Nothing was trained on "
         "these digits.",
         [

@@ -301,6 +301,26 @@ def _packed(
     }
 
 
+def model_of(folder: Path) -> tuple[dict[str, Any], Arrays]:
+    """Return a trained network and its arrays.
+
+    Raises
+    ------
+    UserError
+        It is not there, or is not what its schema says.
+    """
+    # Not at the top: golden models are for checks, and this reads their format.
+    from sim.golden.transformer import read
+
+    try:
+        check(json.loads((folder / "model.json").read_text(encoding="utf-8")))
+        return read(folder)
+    except OSError as wrong:
+        raise UserError(f"can't read {wrong.filename or folder}: {wrong.strerror}") from wrong
+    except (ValueError, EOFError, zipfile.BadZipFile) as wrong:
+        raise UserError(f"can't read {folder}: {wrong}") from wrong
+
+
 @click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True,
@@ -313,15 +333,7 @@ def main(model: Path, settings: tuple[str, ...], out: Path, name: str | None) ->
 
     MODEL is a folder with model.json and model.npz, as `python -m gen import` writes it.
     """
-    # Not at the top: golden models are for checks, and this reads their format.
-    from sim.golden.transformer import read
-
-    try:
-        check(json.loads((model / "model.json").read_text(encoding="utf-8")))
-        network = read(model)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as wrong:
-        raise UserError(f"can't read {model}: {wrong}") from wrong
-    config, arrays = top_of(*network, **parsed("transformer", settings))
+    config, arrays = top_of(*model_of(model), **parsed("transformer", settings))
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
     emission = emit("transformer", config, name=name)

@@ -55,8 +55,7 @@ def run(*arguments):
         ),
         (
             ["--board", "icebreaker", "--model", "nowhere"],
-            "error: --model: can't read nowhere: [Errno 2] No such file or directory: "
-            "'nowhere/model.json'",
+            "error: can't read nowhere/model.json: No such file or directory",
         ),
         (["--seeds", "x"], "error: Invalid value for '--seeds': 'x' is not a valid integer range."),
         (["--seeds", "0"], "error: Invalid value for '--seeds': 0 is not in the range 1<=x<=100."),

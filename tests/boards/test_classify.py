@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from boards.catalogue import BOARDS
-from boards.classify import classify, images_of, model_of
+from boards.classify import classify, images_of
 from boards.host import Board
 from boards.virtual import VirtualBoard
 from gen.emit import emit
 from gen.errors import UserError
-from gen.network import top_of
+from gen.network import model_of, top_of
 from sim.golden.transformer import network, transformer
 
 RNG = np.random.default_rng(5)

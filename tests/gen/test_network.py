@@ -259,7 +259,7 @@ def test_models_that_are_broken(spoil, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nowhere"], "can't read nowhere: "),
+    [(["nowhere"], "can't read nowhere/model.json: "),
      ([str(TRAINED / "sdsa1"), "--set", "lanes=5"],
       "lanes: want a divisor of channels and hidden (64), got 5"),
      ([str(TRAINED / "sdsa1"), "--set", "lane=4"], "--set lane: transformer has no such")],
