@@ -7,9 +7,11 @@ from gen.emit import emit
 from gen.errors import CheckFailed
 from gen.options import resolve
 from gen.vectors import random_stimulus
+from sim import runner
 from sim.golden import golden
 from sim.replay import replay
 from sim.runner import Design
+from tests.sim.benches import design, emitted
 
 SETTINGS = ["neurons=6", "lanes=2", "timesteps=3", "threshold_load=neuron"]
 
@@ -60,3 +62,13 @@ def test_a_design_that_computes_something_else_fails(emission, inferences):
 def test_what_verilator_refuses_is_told(emission, inferences):
     with pytest.raises(CheckFailed, match=r"^Verilator refuses cells: %Error"):
         replay(emission, inferences, 7, lambda design: Design(design.name, {"cells.v": "modul"}))
+
+
+def test_nothing_of_a_design_is_kept_for_another(tmp_path, monkeypatch):
+    """cocotb's main has the size of the design in it: a larger one would overrun it."""
+    monkeypatch.setattr(runner, "FOLDER", tmp_path)
+    runner.build(design(emitted("lif", "neurons=1 timesteps=1")), "verilator")
+    (kept,) = tmp_path.glob("runtime-*")
+    names = {file.name for file in kept.iterdir()}
+    assert "verilated.o" in names
+    assert "verilator.o" not in names
