@@ -109,8 +109,9 @@ def pipelined_counts(
 ) -> list[Signal]:
     """Return, for each of some equally large groups of bits, its start plus the number of ones.
 
-    `count_clocks` clocks later. With the complement of r as its start the top bit of a count is
-    ``r < count``: the comparison costs no more than the further bits to count.
+    `count_clocks` clocks later; a reset does not clear them. With the complement of r as its start
+    the top bit of a count is ``r < count``: the comparison costs no more than the further bits to
+    count.
 
     A compressor tree of full adders that lie in carry chains. The adder chain of an FPGA is a full
     adder a cell where else two LUTs make one, but counting has few places for long chains. Here
@@ -193,14 +194,16 @@ class _Count:
     def register(self, m: Module, clock: int) -> None:
         """Put registers behind all bits."""
         name = f"{self._name}_clock{clock}"
-        bits = Signal(sum(len(column) for column in self._columns), name=name)
+        # A reset of so many would be a net that goes everywhere.
+        size = sum(len(column) for column in self._columns)
+        bits = Signal(size, name=name, reset_less=True)
         m.d.sync += bits.eq(Cat(*self._columns))
         rest = iter(bits)
         self._columns = [[next(rest) for _ in column] for column in self._columns]
 
     def total(self, m: Module, clock: int) -> Signal:
         """Return what it came to, a clock later."""
-        total = Signal(self._width + 1, name=self._name)
+        total = Signal(self._width + 1, name=self._name, reset_less=True)
         low = [self._take(weight, clock) for weight in range(self._width)]
         # At most one bit of the top weight is 1, since all in all is below twice that weight.
         m.d.sync += total.eq(Cat(*low, Cat(self._columns[-1]).any()))

@@ -2,13 +2,18 @@
 
 import dataclasses
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Value
-from amaranth.lib import data
+from amaranth.lib import data, memory
 from amaranth.lib.wiring import In
+from amaranth.utils import ceil_log2
 
+from hw.attributes import BLOCK, NO_COLLISION
 from hw.buffer import Beat, BufferShape, StepBuffer, history
 from hw.delay import delayed
+
+READ_CLOCKS = 3
+"""Clocks from the read of a beat to where it is in the next block: the memory, its register, it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +53,8 @@ class BlockShape(BufferShape):
 
     @property
     def lag(self) -> int:
-        return self.used_at - 1
-
-    @property
-    def stages(self) -> int:
-        """Blocks that are held."""
-        return self.slots * self.groups
+        # The last beat is read before the last one of `beats` uses of the last block.
+        return max(self.used_at - READ_CLOCKS - self.stream.beats + 1, 0)
 
     @property
     def shift(self) -> int:
@@ -63,14 +64,13 @@ class BlockShape(BufferShape):
         )
 
     @property
-    def settles(self) -> int:
-        """Clocks from where a time step may be taken to where its first block can be used.
+    def soonest(self) -> int:
+        """Least `used_at` with which the first block of a time step is there when it is used.
 
-        The block is at the first stage three clocks behind its last beat, and then goes through the
-        others; the mark of the time step is there a clock behind that step's last beat.
+        Its last beat is read two clocks behind the guard. It is used two clocks behind
+        `READ_CLOCKS` at the earliest, having moved from the next block to the one that is used.
         """
-        since = self.stream.beats - self.group_beats
-        return max(self.stages + 1 - since - self.begins_at, 1)
+        return READ_CLOCKS + 2 - self.begins_at
 
     def token(self, block: int, place: int) -> int:
         """Return the token at a place of a block; one that the time step has not if it is idle."""
@@ -88,9 +88,16 @@ def cut(length: int, part: int) -> list[range]:
 class BlockBuffer(StepBuffer):
     """Hold time steps of one stream; have a block of `columns` tokens at hand until the next.
 
-    Blocks move through a chain of registers, so all tokens of one are there at once, for as long
-    as it takes. The first stage is a shift register: tokens come at the highest place. What goes
-    far goes in hops: hop h is written, moved and used h clocks behind hop 0.
+    A block is in registers, so all tokens of it are there at once, for as long as it takes. Behind
+    it comes in the next one: a shift register, in which tokens come at the highest place. Beats
+    come there from memory, as soon as they are in it, though their time step may still break; then
+    it begins anew. What goes far goes in hops: hop h is written, moved and used h clocks behind
+    hop 0, and all wires are from neighbour to neighbour.
+
+    Tried: a chain of blocks in registers instead of the memory (three of them, half as many
+    flip-flops again), and no next block but memory of which a word is a hop of a block (a quarter
+    less flip-flops, but those wires start at the few places where block RAM is: 1.5 times the wire
+    length of all).
 
     Parameters
     ----------
@@ -98,27 +105,107 @@ class BlockBuffer(StepBuffer):
 
     Attributes
     ----------
-    advance : Signal(), in
-        With the last use of a block, `used_at` clocks ahead: the next one comes.
+    begin : Signal(), in
+        With the first use of a block, `used_at` clocks ahead of hop 0: the next one becomes the one
+        that is used. That is `beats` clocks later again at the earliest.
     """
 
     shape: BlockShape
 
     def __init__(self, shape: BlockShape) -> None:
-        super().__init__(shape, {"advance": In(1)})
+        super().__init__(shape, {"begin": In(1)})
 
     def _store(self, m: Module, beat: Beat, released: list[Value]) -> Value:
+        turn = history(m, self.begin, self.shape.used_at - READ_CLOCKS, "turn")[-1]
+        reads, address, late = self._read(m, beat, turn)
+        token = self._memory(m, beat, address)
+        self._blocks(m, token, history(m, reads, 2, "read")[-1], history(m, turn, 2, "turned")[-1])
+        m.d.comb += self.settled.eq(1)
+        return self.void | ~late
+
+    def _read(self, m: Module, beat: Beat, turn: Value) -> tuple[Value, Value, Value]:
+        """Return (whether a beat is read, its address, whether a block comes late).
+
+        The next block begins with a turn, or in place of one that broke or was dropped. Only behind
+        one that was dropped can a time step have to wait for its block.
+        """
         shape = self.shape
-        moves, left = self._walk(m, beat)
-        # A clock behind the walk, so that what many registers hang on is a register's output.
-        previous: Value = delayed(m, beat.data, 1, "token")  # lowest token first
-        token, write, moved = beat.data, beat.write, moves
+        beats = shape.stream.beats
+        at, page = Signal(range(beats)), Signal(range(shape.slots))
+        written = Signal(range(beats + 1))  # beats of the time step that comes in
+        ahead = Signal(range(shape.slots + 1))  # whole ones of which something is to be read
+        full = Signal()  # all of the next block is read
+        late = Signal()
+        with m.If(beat.commit | beat.broken):
+            m.d.sync += written.eq(0)
+        with m.Elif(beat.write):
+            m.d.sync += written.eq(written + 1)
+
+        whole, last, ends, reads = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            whole.eq(ahead != 0),
+            last.eq(at == beats - 1),
+            ends.eq(last),
+            # The last beat belongs to a whole time step, or to one that has yet to break.
+            reads.eq((turn | ~full) & (whole | ((at != written) & ~last))),
+        ]
+        if shape.groups > 1:
+            place = Signal(range(shape.group_beats))
+            m.d.comb += ends.eq(last | (place == shape.group_beats - 1))
+        untouched = full & (at == 0)  # nothing is read of the time step behind the next block
+        skips = self.drop & ~untouched
+        breaks = beat.broken & ~whole
+        m.d.sync += ahead.eq(ahead + beat.commit - ((reads & last) | skips))
+        with m.If(self.drop | breaks):
+            m.d.sync += [at.eq(0), full.eq(untouched & ~turn & ~self.drop)]
+        with m.Else():
+            m.d.sync += full.eq((reads & ends) | (full & ~turn))
+            with m.If(reads):
+                m.d.sync += at.eq(Mux(last, 0, at + 1))
+        if shape.groups > 1:
+            with m.If(self.drop | breaks | (reads & ends)):
+                m.d.sync += place.eq(0)
+            with m.Elif(reads):
+                m.d.sync += place.eq(place + 1)
+        with m.If((reads & last) | skips):
+            m.d.sync += page.eq(_after(page, shape.slots))
+        m.d.sync += late.eq(self.drop | (late & ~full))
+        return reads, Cat(at, page), late
+
+    def _memory(self, m: Module, beat: Beat, address: Value) -> Value:
+        """Store beats; return one two clocks behind its address."""
+        shape = self.shape
+        bits = ceil_log2(shape.stream.beats)
+        m.submodules.memory = store = memory.Memory(
+            shape=len(beat.data),
+            depth=shape.slots << bits,
+            init=[],
+            attrs=NO_COLLISION | BLOCK,
+        )
+        write, read = store.write_port(), store.read_port()
+        page = Signal(range(shape.slots))
+        with m.If(beat.commit):
+            m.d.sync += page.eq(_after(page, shape.slots))
+        m.d.comb += [
+            write.addr.eq(Cat(beat.index[:bits], page)),
+            write.data.eq(beat.data),
+            write.en.eq(beat.write),
+            read.addr.eq(address),
+        ]
+        return delayed(m, read.data, 1, "fetched")
+
+    def _blocks(self, m: Module, token: Value, write: Value, moves: Value) -> None:
+        """Shift tokens into the next block, and move that to where it is used."""
+        shape = self.shape
+        previous = token  # lowest token first
         for number, part in enumerate(shape.hops):
             name = f"hop{number}"
-            write = delayed(m, write, 1, f"{name}_write")
-            moved = delayed(m, moved, 1, f"{name}_moves")
+            if number:
+                write = delayed(m, write, 1, f"{name}_write")
+                moves = delayed(m, moves, 1, f"{name}_moves")
             if shape.by_channel:
-                token = delayed(m, token, 1, name)
+                if number:
+                    token = delayed(m, token, 1, name)
                 size = len(token) // shape.tokens
                 bits = Cat(token[size * i : size * i + len(part)] for i in range(shape.tokens))
                 # What goes on to the next hop is what is left of the tokens.
@@ -129,62 +216,21 @@ class BlockBuffer(StepBuffer):
             else:
                 bits = previous
                 word = data.ArrayLayout(shape.channels, len(part))
-            stages = [
-                Signal(word, name=f"{name}_stage{i}", reset_less=True) for i in range(shape.stages)
-            ]
-            first = stages[0].as_value()
-            for i in range(shape.stages - 1):
-                with m.If(moved[i]):
-                    m.d.sync += stages[i + 1].eq(stages[i])
+            comes = Signal(word, name=f"{name}_comes", reset_less=True)
+            stays = Signal(word, name=f"{name}_stays", reset_less=True)
+            coming = comes.as_value()
+            with m.If(moves):
+                m.d.sync += stays.eq(comes)
             with m.If(write):
-                m.d.sync += first.eq(Cat(first, bits)[len(bits) :])
-            previous = delayed(m, first[: len(bits)], 1, f"{name}_on")
+                m.d.sync += coming.eq(Cat(coming, bits)[len(bits) :])
+            previous = delayed(m, coming[: len(bits)], 1, f"{name}_on")
             for index in range(word.length):
                 if shape.by_channel:
-                    m.d.comb += self.group[index][part.start : part.stop].eq(stages[-1][index])
+                    m.d.comb += self.group[index][part.start : part.stop].eq(stays[index])
                 else:
-                    m.d.comb += self.group[part.start + index].eq(stages[-1][index])
-        return left == 0
+                    m.d.comb += self.group[part.start + index].eq(stays[index])
 
-    def _walk(self, m: Module, beat: Beat) -> tuple[Signal, Signal]:
-        """Return (what leaves each stage, blocks that are still to be dropped)."""
-        shape = self.shape
-        full, moves = Signal(shape.stages), Signal(shape.stages)
-        draft = Signal(shape.stages)  # of a time step that is not whole yet
-        left = Signal(range(shape.groups + 1))
-        whole = beat.commit & ~beat.void
-        if shape.groups == 1:
-            complete = whole
-        else:
-            place = Signal(range(shape.group_beats))
-            ends = place == shape.group_beats - 1
-            complete = beat.write & (ends | beat.commit)
-            with m.If(beat.broken):
-                m.d.sync += place.eq(0)
-            with m.Elif(beat.write):
-                m.d.sync += place.eq(Mux(complete, 0, place + 1))
-        # One that is dropped goes a block every other clock.
-        pops = Signal()
-        m.d.sync += pops.eq((left != 0) & full[-1] & ~pops)
-        with m.If(self.drop & ~self.void):
-            m.d.sync += left.eq(shape.groups)
-        with m.Elif(pops):
-            m.d.sync += left.eq(left - 1)
-        advanced = history(m, self.advance, shape.lag, "advanced")
-        m.d.comb += [
-            moves[-1].eq(advanced[-1] | pops),
-            *(moves[i].eq(full[i] & (~full[i + 1] | moves[i + 1])) for i in range(len(full) - 1)),
-            self.settled.eq((self.void | full[-1]) & (left == 0) & ~Cat(advanced[1:]).any()),
-        ]
-        arrives = Cat(complete, moves[:-1])
-        kept = (full & ~moves) | arrives
-        if shape.groups == 1:
-            m.d.sync += full.eq(kept)
-        else:
-            drafts = Const(1), *draft
-            drafted = Cat(Mux(arrives[i], drafts[i], draft[i]) for i in range(len(full)))
-            m.d.sync += [
-                full.eq(kept & ~Mux(beat.broken, drafted, 0)),
-                draft.eq(Mux(whole, 0, drafted)),
-            ]
-        return moves, left
+
+def _after(count: Signal, bound: int) -> Value:
+    """Return what follows in 0..bound, again and again."""
+    return Mux(count == bound - 1, 0, count + 1)

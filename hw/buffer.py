@@ -287,7 +287,8 @@ class Beat:
         later = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            later[field.name] = Signal.like(value, name=f"beat_{field.name}")
+            of_data = field.name == "data"
+            later[field.name] = Signal.like(value, name=f"beat_{field.name}", reset_less=of_data)
             m.d.sync += later[field.name].eq(value)
         return Beat(**later)
 

@@ -64,10 +64,13 @@ class HeldAttention(CountAttention):
     ) -> None:
         q = buffers["q"]
         reads = stages[self.plan.key_stage - READ_CLOCKS]
+        at_first = Signal(init=1)  # queries of a pass
+        with m.If(stages[0].valid):
+            m.d.sync += at_first.eq(turns)
         m.d.comb += [
             q.read.eq(reads.valid),
             q.address.eq(reads.fold),
-            *(blocks.advance.eq(turns) for blocks in (self._keys, self._values)),
+            *(blocks.begin.eq(stages[0].valid & at_first) for blocks in (self._keys, self._values)),
         ]
 
     @property
@@ -105,7 +108,7 @@ class HeldAttention(CountAttention):
             tokens = {place: [self._token(g, place) for g in range(c.groups)] for place in part}
             places = [place for place in part if place in live]
             counted = plan.key_stage + plan.score_clocks + hop
-            rest = len(shape.hops) - hop
+            rest = plan.value_stage - counted
             for row in range(c.rows):
                 before = stages[counted - 1]
                 allowed = [self._allowed(m, before, row, i, tokens[i]) for i in places]

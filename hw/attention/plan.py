@@ -249,16 +249,12 @@ class HeldPlan(CountPlan):
 
     @property
     def key_stage(self) -> int:
-        # The last token of Q is in memory a clock behind the mark of its time step.
-        stage = READ_CLOCKS + 1 - self.begins_at
-        while self.blocks("k", stage).settles > stage:
-            stage += 1
-        return stage
+        return self.blocks("k", 0).soonest
 
     @property
     def value_stage(self) -> int:
         # All hops in step, and a register more: the keys lie apart from the values.
-        return self.key_stage + self.score_clocks + len(self.blocks("k", self.key_stage).hops)
+        return self.key_stage + self.score_clocks + len(self.blocks("k", 0).hops)
 
     @property
     def output_hops(self) -> list[range]:

@@ -49,7 +49,7 @@ def test_every_token_has_one_place(name):
 def test_a_block_is_there_when_it_is_used(name):
     for config in CONFIGS:
         shape = HeldPlan(config).blocks(name)
-        assert shape.settles <= shape.used_at, config
+        assert shape.soonest <= shape.used_at, config
         # The next one follows at its heels: it takes no longer to come than a pass.
         assert shape.group_beats <= config.beats
 
