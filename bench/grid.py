@@ -26,23 +26,34 @@ class Point:
         Keys of `DEVICES`.
     seeds : int
         Seeds that it is placed with.
-    placer : str, optional
-        The algorithm of nextpnr that places it, if not the device's usual one.
+    options : tuple of str, optional
+        Options of nextpnr besides the device's.
     """
 
     why: str
     settings: Mapping[str, Any]
     devices: tuple[str, ...] = ("ecp5",)
     seeds: int = 1
-    placer: str = ""
+    options: tuple[str, ...] = ()
+
+
+# Where HeAP places 28 k cells, router1 rips up two of five wires and does not come to an end. The
+# electrostatic placer leaves a quarter less wire, and a router that negotiates takes minutes.
+DENSE = ("--placer", "static", "--router", "router2")
+"""Options of nextpnr for what fills a third of a device with nothing but adders."""
 
 
 def attention(
-    why: str, tokens: int, head_dim: int, seeds: int = 1, placer: str = "", **settings: Any
+    why: str,
+    tokens: int,
+    head_dim: int,
+    seeds: int = 1,
+    options: tuple[str, ...] = (),
+    **settings: Any,
 ) -> Point:
     """Return a point of attention with one head and ten time steps, as the paper's block."""
     settings = {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings}
-    return Point(why, settings, seeds=seeds, placer=placer)
+    return Point(why, settings, seeds=seeds, options=options)
 
 
 def sdsa(why: str, tokens: int, channels: int, **settings: Any) -> Point:
@@ -73,12 +84,10 @@ GRID: dict[str, dict[str, Point]] = {
         "n64_columns32": attention("half a token a clock by counting: 10 us", 64, 64, seeds=5,
                                    columns=32),
         "n64_columns64": attention("a token a clock by counting", 64, 64, columns=64),
-        # Where HeAP places 28 k cells, router1 rips up two of five wires and does not come to an
-        # end; what the electrostatic placer leaves has a quarter less wire.
         "n64_beat2": attention("two tokens a clock: the paper's latency", 64, 64, seeds=5,
-                               placer="static", columns=64, tokens_per_beat=2),
+                               options=DENSE, columns=64, tokens_per_beat=2),
         "n64_beat4": attention("four tokens a clock: fewer clocks than the paper's", 64, 64,
-                               placer="static", columns=64, tokens_per_beat=4),
+                               options=DENSE, columns=64, tokens_per_beat=4),
     },
     "sdsa": {
         "cifar_sops": dataclasses.replace(
@@ -130,10 +139,10 @@ def configuration(top: str, name: str) -> Config:
     return config(**point.settings) if point else config.preset(name)
 
 
-def placer(top: str, name: str) -> str:
-    """Return which algorithm places a preset or point; nothing for the device's usual one."""
+def options(top: str, name: str) -> tuple[str, ...]:
+    """Return options of nextpnr for a preset or point besides the device's."""
     point = GRID.get(top, {}).get(name)
-    return point.placer if point else ""
+    return point.options if point else ()
 
 
 def seeds(top: str, name: str) -> int:

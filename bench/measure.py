@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import DEVICES, breakdown, run_nextpnr
-from bench.grid import configuration, placer
+from bench.grid import configuration, options
 from bench.shell import NAME, UNIT, shell
 from boards.nextpnr import NoPlace, clock, utilisation
 from gen.absorb import absorb_file
@@ -55,11 +55,10 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "part": target.part,
         "tools": tools(device),
         "synthesis": target.flow,
-        "nextpnr": " ".join(target.options),
+        "nextpnr": " ".join((*target.options, *options(unit.top, name))),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
         **({"large": target.large} if target.large and unit.config.large_memory else {}),
-        **({"placer": own} if (own := placer(unit.top, name)) else {}),
     }
 
 
@@ -133,7 +132,7 @@ def measure(unit: Emission, name: str, device: str, seeds: Iterable[int]) -> Ite
             return
         for seed in seeds:
             if str(seed) not in result["seeds"]:
-                own = ("--placer", result["placer"]) if "placer" in result else ()
+                own = options(unit.top, name)
                 result["seeds"][str(seed)] = place_and_route(device, seed, folder, *own)
                 save(result)
                 yield result

@@ -232,7 +232,7 @@ def render_grid() -> str:
     for top, name, device in points():
         result = load(top, name, device)
         point = GRID[top][name]
-        why = f"{point.why}; `--placer {point.placer}`" if point.placer else point.why
+        why = f"{point.why}; `{' '.join(point.options)}`" if point.options else point.why
         rows.append((f"`{top}` `{name}`", why, *point_cells(result)))
         found += [result] if result else []
     made = [made_with(device, found) for device in DEVICES]

