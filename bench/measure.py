@@ -8,12 +8,12 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.devices import DEVICES, breakdown, run_nextpnr
-from bench.grid import configuration, options
+from bench.devices import DEVICES, NO_OTHERS, breakdown, run_nextpnr
+from bench.grid import algorithms, configuration
 from bench.shell import NAME, UNIT, shell
 from boards.nextpnr import NoPlace, clock, utilisation
 from gen.absorb import absorb_file
@@ -55,7 +55,7 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "part": target.part,
         "tools": tools(device),
         "synthesis": target.flow,
-        "nextpnr": " ".join((*target.options, *options(unit.top, name))),
+        "nextpnr": " ".join(target.given(algorithms(unit.top, name))),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
         **({"large": target.large} if target.large and unit.config.large_memory else {}),
@@ -132,8 +132,8 @@ def measure(unit: Emission, name: str, device: str, seeds: Iterable[int]) -> Ite
             return
         for seed in seeds:
             if str(seed) not in result["seeds"]:
-                own = options(unit.top, name)
-                result["seeds"][str(seed)] = place_and_route(device, seed, folder, *own)
+                own = algorithms(unit.top, name)
+                result["seeds"][str(seed)] = place_and_route(device, seed, folder, own)
                 save(result)
                 yield result
 
@@ -173,11 +173,14 @@ def count(unit: Emission, device: str, folder: Path) -> Result:
     }
 
 
-def place_and_route(device: str, seed: int, folder: Path, *options: str) -> dict[str, Any]:
+def place_and_route(
+    device: str, seed: int, folder: Path, own: Mapping[str, str] = NO_OTHERS
+) -> dict[str, Any]:
     """Return the clock rate of the shell that `synthesise` wrote, or why there is none."""
     files = ("--json", "shell.json", "--report", "report.json")
     try:
-        run_nextpnr(DEVICES[device], *options, *files, "--seed", str(seed), cwd=folder)
+        given = (*files, "--seed", str(seed))
+        run_nextpnr(DEVICES[device], *given, cwd=folder, algorithms=own)
     except NoPlace as reason:
         return {"error": str(reason)}
     return clock(json.loads((folder / "report.json").read_text()), UNIT)

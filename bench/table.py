@@ -232,7 +232,8 @@ def render_grid() -> str:
     for top, name, device in points():
         result = load(top, name, device)
         point = GRID[top][name]
-        why = f"{point.why}; `{' '.join(point.options)}`" if point.options else point.why
+        how = ", ".join(point.algorithms.values())
+        why = f"{point.why}; nextpnr with {how}" if how else point.why
         rows.append((f"`{top}` `{name}`", why, *point_cells(result)))
         found += [result] if result else []
     made = [made_with(device, found) for device in DEVICES]

