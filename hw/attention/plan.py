@@ -19,7 +19,7 @@ LARGE = 1024
 """Pairs of bits that a design compares in a clock from which on it is too large for an iCE40: there
 each layer of full adders has its own flip-flops."""
 
-HUGE = 16384
+HUGE = 12288
 """Pairs from which on flip-flops would run out on an ECP5 before LUTs do."""
 
 SMALL_COLUMNS = 4
