@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 from hw.attributes import BLOCK, NO_COLLISION
 from hw.queue import Marks
 from hw.stream import FrameGuard, Stream
-from hw.turns import read_ahead
+from hw.turns import following, read_ahead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,9 +231,6 @@ class TokenBuffer(StepBuffer):
         write, read = store.write_port(granularity=1), store.read_port()
         into, out_of = Signal(range(pages)), Signal(range(pages))
 
-        def turn(page: Signal) -> Value:
-            return Mux(page == pages - 1, 0, page + 1)
-
         m.d.comb += [
             read.addr.eq(Cat(self.address[:bits], out_of)),
             read.en.eq(self.read),
@@ -243,9 +240,9 @@ class TokenBuffer(StepBuffer):
             read_ahead(m, read.data.as_value(), "group", self.shape.read_clocks)
         )
         with m.If(beat.commit):
-            m.d.sync += into.eq(turn(into))
+            m.d.sync += into.eq(following(into, pages))
         with m.If(released[-1]):
-            m.d.sync += out_of.eq(turn(out_of))
+            m.d.sync += out_of.eq(following(out_of, pages))
 
         # Beat b of a time step goes to group b / beats of a group, lane b mod those.
         lane = Signal(self.shape.group_beats, init=1)

@@ -14,7 +14,7 @@ from amaranth.utils import bits_for
 from hw.arith import add_with_carry, multiply
 from hw.config import Array, Config, ConfigError, param
 from hw.stream import FaultCounter, FrameGuard, Stream, members
-from hw.turns import kept_in_turn, read_ahead
+from hw.turns import following, kept_in_turn, read_ahead
 
 SETTINGS = ("threshold", "bias")
 """What can be loaded at run time."""
@@ -585,7 +585,7 @@ class Lif(wiring.Component):
         ]
         if c.channels < c.neurons:
             setting = Signal.like(core.setting)
-            after = Mux(setting == c.setting_beats - 1, 0, setting + 1)
+            after = following(setting, c.setting_beats)
             m.d.comb += core.setting.eq(Mux(restarts, 0, Mux(moves, after, setting)))
             m.d.sync += setting.eq(core.setting)
         for lane in range(c.lanes):

@@ -1,11 +1,11 @@
 """Queues."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.hdl import Value
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.attributes import BLOCK, NO_COLLISION
+from hw.turns import following
 
 SHORT_QUEUE = 16
 """Words up to which a queue needs no block RAM: as deep as a RAM cell in LUTs is."""
@@ -246,7 +246,7 @@ class BlockQueue(wiring.Component):
             m.d.sync += self.data.eq(read.data)
         for counts, address in ((self.write, write.addr), (fetch, read.addr)):
             with m.If(counts):
-                m.d.sync += address.eq(Mux(address == self._depth - 1, 0, address + 1))
+                m.d.sync += address.eq(following(address, self._depth))
         return m
 
 
@@ -353,17 +353,14 @@ class PacketQueue(wiring.Component):
         else:
             m.d.comb += [self.valid.eq(valid), self.data.eq(register), ready.eq(self.ready)]
 
-        def after(address: Value) -> Value:
-            return Mux(address == self._places - 1, 0, address + 1)
-
         start = Signal.like(write.addr)  # of the packet at hand
         with m.If(self.write):
-            m.d.sync += write.addr.eq(after(write.addr))
+            m.d.sync += write.addr.eq(following(write.addr, self._places))
         with m.If(fetch):
-            m.d.sync += read.addr.eq(after(read.addr))
+            m.d.sync += read.addr.eq(following(read.addr, self._places))
         if self._packet > 1:
             with m.If(self.undo):
                 m.d.sync += write.addr.eq(start)
             with m.If(self.commit):
-                m.d.sync += start.eq(after(write.addr))
+                m.d.sync += start.eq(following(write.addr, self._places))
         return m

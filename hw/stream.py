@@ -23,6 +23,8 @@ from amaranth.hdl import ShapeLike, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.turns import following
+
 FAULT_BITS = 8
 """Width of the saturating counter of broken frames."""
 
@@ -283,7 +285,7 @@ class FrameGuard(wiring.Component):
                 start.eq(end & (step_count == self._steps - 1)),
             ]
             with m.If(end):
-                m.d.sync += step_count.eq(Mux(step_count == self._steps - 1, 0, step_count + 1))
+                m.d.sync += step_count.eq(following(step_count, self._steps))
             with m.If(early | cut | ends):
                 m.d.sync += doubt.eq(0)
             step_of_half, beat_of_half = divmod(half - 1, self._beats)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import memory
 
@@ -14,6 +14,11 @@ RAM_PLACES = 16
 An iCE40UP5K has 176 logic cells a block RAM of 16 bits a word: a word that is deeper than 11 places
 saves more cells than its share of the device; distributed RAM (ECP5) is 16 deep.
 """
+
+
+def following(count: Value, bound: int) -> Value:
+    """Return what comes behind a count that goes round below a bound."""
+    return Mux(count == bound - 1, 0, count + 1)
 
 
 def kept_in_turn(

@@ -17,6 +17,7 @@ from hw.bernoulli import parity, xor_of
 from hw.delay import delayed
 from hw.queue import OutputQueue
 from hw.stream import FaultCounter, FrameGuard, Stream, members
+from hw.turns import following
 
 READ_CLOCKS = 3
 """Clocks from the issue of a token to the read of Q and K: tables, draw, address."""
@@ -89,9 +90,6 @@ class _Input(wiring.Component):
         used = Signal(range(slots + 1))  # slots that are full or being read
         into, out_of = Signal(range(slots)), Signal(range(slots))
 
-        def turn(slot: Signal) -> Value:
-            return Mux(slot == slots - 1, 0, slot + 1)
-
         m.d.sync += commit.eq(guard.done | guard.void)
         m.d.comb += [
             self.fault.eq(guard.fault),
@@ -99,9 +97,9 @@ class _Input(wiring.Component):
         ]
         m.d.sync += [freed.eq(self.free), used.eq(used + commit - freed)]
         with m.If(commit):
-            m.d.sync += into.eq(turn(into))
+            m.d.sync += into.eq(following(into, slots))
         with m.If(self.take):
-            m.d.sync += [self.page.eq(out_of), out_of.eq(turn(out_of))]
+            m.d.sync += [self.page.eq(out_of), out_of.eq(following(out_of, slots))]
         self._queue(m, guard, commit)
         self._gather(m, guard, into)
         return m

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.heads.config import HeadsConfig
+from hw.turns import following
 
 
 class Rank(wiring.Component):
@@ -99,9 +100,9 @@ class Rank(wiring.Component):
                 last = Mux(self.come, score, ring[0])
                 m.d.sync += [a.eq(b) for a, b in zip(ring, [*ring[1:], last], strict=True)]
         with m.If(running):
-            m.d.sync += share.eq(Mux(share == c.shares - 1, 0, share + 1))
+            m.d.sync += share.eq(following(share, c.shares))
             with m.If(share == c.shares - 1):
-                m.d.sync += lane.eq(Mux(lane == c.lanes - 1, 0, lane + 1))
+                m.d.sync += lane.eq(following(lane, c.lanes))
         with m.Else():
             m.d.sync += [share.eq(0), lane.eq(0)]
         key = Signal(len(share) + len(lane) + c.score_bits, reset_less=True)

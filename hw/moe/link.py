@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.moe.config import MoeConfig
 from hw.queue import Marks, PacketQueue
+from hw.turns import following
 
 
 class Link(wiring.Component):
@@ -86,7 +87,7 @@ class Link(wiring.Component):
             inbox.pop.eq(goes & is_any & ~is_own),
         ]
         with m.If(goes):
-            m.d.sync += slot.eq(Mux(slot == c.groups - 1, 0, slot + 1))
+            m.d.sync += slot.eq(following(slot, c.groups))
         m.d.sync += [
             self.came.eq(goes & is_any),
             self.slot.eq(slot),

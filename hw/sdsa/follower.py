@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.sdsa.config import SdsaConfig
 from hw.sdsa.pages import FOLLOWER, PAGES
 from hw.stream import FrameGuard
+from hw.turns import following
 
 
 class Follower(wiring.Component):
@@ -138,7 +139,7 @@ class Follower(wiring.Component):
         """Keep the group of the beat that is put out."""
         o = self.o
         group = self.group
-        after = Mux(group == self._config.groups - 1, 0, group + 1)
+        after = following(group, self._config.groups)
         m.d.comb += self.next_group.eq(
             Mux(o.valid, Mux(o.ready, after, group), Mux(broken, 0, group))
         )

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.attributes import NO_COLLISION
 from hw.queue import Marks
 from hw.sdsa.config import SdsaConfig
+from hw.turns import following
 
 PAGES = ("waiting", "first", "none", "fits", "next_fits", "settled")
 FOLLOWER = ("for_opening", "next_opening", "pop", "release", "drop")
@@ -140,13 +141,10 @@ class Pages(wiring.Component):
         )
         into, out_of = Signal(range(pages)), Signal(range(pages))
 
-        def after(page: Signal) -> Value:
-            return Mux(page == pages - 1, 0, page + 1)
-
-        read_page = Mux(self.release | self.drop, after(out_of), out_of)
+        read_page = Mux(self.release | self.drop, following(out_of, pages), out_of)
         m.d.sync += out_of.eq(read_page)
         with m.If(comes):
-            m.d.sync += into.eq(after(into))
+            m.d.sync += into.eq(following(into, pages))
         write, read = store.write_port(), store.read_port()
         m.d.comb += [
             write.addr.eq(Cat(self.address, into)),

@@ -10,6 +10,7 @@ from hw.attributes import BLOCK, NO_COLLISION
 from hw.lif import LifCore, loaded_setting
 from hw.transformer.block import BlockConfig
 from hw.transformer.schedule import TURN
+from hw.turns import following
 
 
 class Finish(wiring.Component):
@@ -201,7 +202,7 @@ class Finish(wiring.Component):
         ]
         m.d.sync += write.addr.eq(read.addr)
         with m.If(read.en):
-            m.d.sync += read.addr.eq(Mux(read.addr == depth - 1, 0, read.addr + 1))
+            m.d.sync += read.addr.eq(following(read.addr, depth))
         return Mux(self.merges, read.data, 0)
 
     def _take(self, m: Module) -> tuple[Value, Value, Signal]:
@@ -283,9 +284,9 @@ class Finish(wiring.Component):
         ]
         m.d.sync += word.eq(Mux(self.added, read.data, 0))
         with m.If(pops & goes):
-            m.d.sync += reads.eq(Mux(reads == depth - 1, 0, reads + 1))
+            m.d.sync += reads.eq(following(reads, depth))
         with m.If(moves & goes):
-            m.d.sync += writes.eq(Mux(writes == depth - 1, 0, writes + 1))
+            m.d.sync += writes.eq(following(writes, depth))
         if c.schedule.entry.enters:
             m.d.comb += self.outside_word.eq(read.data)
             with m.If(self.outside):
