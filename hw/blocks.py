@@ -133,26 +133,18 @@ class BlockBuffer(StepBuffer):
         shape = self.shape
         beats = shape.stream.beats
         at, page = Signal(range(beats)), Signal(range(shape.slots))
-        written = Signal(range(beats + 1))  # beats of the time step that comes in
         ahead = Signal(range(shape.slots + 1))  # whole ones of which something is to be read
         full = Signal()  # all of the next block is read
         late = Signal()
-        with m.If(beat.commit | beat.broken):
-            m.d.sync += written.eq(0)
-        with m.Elif(beat.write):
-            m.d.sync += written.eq(written + 1)
-
-        whole, last, ends, reads = Signal(), Signal(), Signal(), Signal()
+        whole, last, reads = Signal(), Signal(), Signal()
         m.d.comb += [
             whole.eq(ahead != 0),
             last.eq(at == beats - 1),
-            ends.eq(last),
-            # The last beat belongs to a whole time step, or to one that has yet to break.
-            reads.eq((turn | ~full) & (whole | ((at != written) & ~last))),
+            # Of the time step that comes in, what is in front of the next beat is in memory.
+            reads.eq((turn | ~full) & (whole | (at != beat.index))),
         ]
-        if shape.groups > 1:
-            place = Signal(range(shape.group_beats))
-            m.d.comb += ends.eq(last | (place == shape.group_beats - 1))
+        place = Signal(range(shape.group_beats)) if shape.groups > 1 else at  # in its block
+        ends = last | (place == shape.group_beats - 1)
         untouched = full & (at == 0)  # nothing is read of the time step behind the next block
         skips = self.drop & ~untouched
         breaks = beat.broken & ~whole

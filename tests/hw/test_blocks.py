@@ -45,13 +45,11 @@ def test_every_token_has_one_place(name):
         assert kept == list(range(config.tokens)), config
 
 
-@pytest.mark.parametrize("name", "kv")
-def test_a_block_is_there_when_it_is_used(name):
+def test_values_are_there_when_the_scores_are():
+    # Keys are there as soon as they can be: by that the pipeline is laid out.
     for config in CONFIGS:
-        shape = HeldPlan(config).blocks(name)
+        shape = HeldPlan(config).blocks("v")
         assert shape.soonest <= shape.used_at, config
-        # The next one follows at its heels: it takes no longer to come than a pass.
-        assert shape.group_beats <= config.beats
 
 
 def test_hops_take_every_place_and_channel_once():
