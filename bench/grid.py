@@ -26,21 +26,23 @@ class Point:
         Keys of `DEVICES`.
     seeds : int
         Seeds that it is placed with.
-    algorithms : mapping of str to str, optional
-        Those of nextpnr that are not the device's, by their option.
+    options : mapping of str to str, optional
+        Those of nextpnr that are not the device's, as in `Device`.
     """
 
     why: str
     settings: Mapping[str, Any]
     devices: tuple[str, ...] = ("ecp5",)
     seeds: int = 1
-    algorithms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # Where HeAP places 28 k cells, router1 rips up two of five wires and does not come to an end. The
-# electrostatic placer leaves a quarter less wire, and a router that negotiates takes minutes.
-DENSE = {"placer": "static", "router": "router2"}
-"""Algorithms for what fills a third of a device with nothing but adders."""
+# electrostatic placer leaves a quarter less wire, and a router that negotiates takes minutes. What
+# it sends on detours it takes back only if it may rip up what comes too late for a rate.
+def dense(mhz: int) -> dict[str, str]:
+    """Return options for what fills a third of a device with adders, and a rate to strive for."""
+    return {"placer": "static", "router": "router2", "tmg-ripup": "", "freq": str(mhz)}
 
 
 def attention(
@@ -48,12 +50,12 @@ def attention(
     tokens: int,
     head_dim: int,
     seeds: int = 1,
-    algorithms: Mapping[str, str] = NO_OTHERS,
+    options: Mapping[str, str] = NO_OTHERS,
     **settings: Any,
 ) -> Point:
     """Return a point of attention with one head and ten time steps, as the paper's block."""
     settings = {"timesteps": 10, "tokens": tokens, "head_dim": head_dim, **settings}
-    return Point(why, settings, seeds=seeds, algorithms=algorithms)
+    return Point(why, settings, seeds=seeds, options=options)
 
 
 def sdsa(why: str, tokens: int, channels: int, **settings: Any) -> Point:
@@ -85,11 +87,11 @@ GRID: dict[str, dict[str, Point]] = {
                                    columns=32),
         "n64_columns64": attention("a token a clock by counting", 64, 64, columns=64),
         "n64_beat2": attention("two tokens a clock: the paper's latency", 64, 64, seeds=5,
-                               algorithms=DENSE, columns=64, tokens_per_beat=2),
+                               options=dense(122), columns=64, tokens_per_beat=2),
         "n64_beat3": attention("three tokens a clock: at a lower rate", 64, 64, seeds=5,
-                               algorithms=DENSE, columns=64, tokens_per_beat=3),
+                               options=dense(88), columns=64, tokens_per_beat=3),
         "n64_beat4": attention("four tokens a clock: fewer clocks than the paper's", 64, 64,
-                               algorithms=DENSE, columns=64, tokens_per_beat=4),
+                               options=dense(88), columns=64, tokens_per_beat=4),
     },
     "sdsa": {
         "cifar_sops": dataclasses.replace(
@@ -141,10 +143,10 @@ def configuration(top: str, name: str) -> Config:
     return config(**point.settings) if point else config.preset(name)
 
 
-def algorithms(top: str, name: str) -> Mapping[str, str]:
-    """Return the algorithms of nextpnr for a preset or point that are not the device's."""
+def own_options(top: str, name: str) -> Mapping[str, str]:
+    """Return the options of nextpnr for a preset or point that are not the device's."""
     point = GRID.get(top, {}).get(name)
-    return point.algorithms if point else NO_OTHERS
+    return point.options if point else NO_OTHERS
 
 
 def seeds(top: str, name: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import DEVICES, NO_OTHERS, breakdown, run_nextpnr
-from bench.grid import algorithms, configuration
+from bench.grid import configuration, own_options
 from bench.shell import NAME, UNIT, shell
 from boards.nextpnr import NoPlace, clock, utilisation
 from gen.absorb import absorb_file
@@ -55,7 +55,7 @@ def blank(unit: Emission, name: str, device: str) -> Result:
         "part": target.part,
         "tools": tools(device),
         "synthesis": target.flow,
-        "nextpnr": " ".join(target.given(algorithms(unit.top, name))),
+        "nextpnr": " ".join(target.given(own_options(unit.top, name))),
         "verilog_sha256": code_hash(unit.verilog),
         "shell_sha256": code_hash(shell(unit.name, unit.manifest["ports"])),
         **({"large": target.large} if target.large and unit.config.large_memory else {}),
@@ -132,7 +132,7 @@ def measure(unit: Emission, name: str, device: str, seeds: Iterable[int]) -> Ite
             return
         for seed in seeds:
             if str(seed) not in result["seeds"]:
-                own = algorithms(unit.top, name)
+                own = own_options(unit.top, name)
                 result["seeds"][str(seed)] = place_and_route(device, seed, folder, own)
                 save(result)
                 yield result
@@ -180,7 +180,7 @@ def place_and_route(
     files = ("--json", "shell.json", "--report", "report.json")
     try:
         given = (*files, "--seed", str(seed))
-        run_nextpnr(DEVICES[device], *given, cwd=folder, algorithms=own)
+        run_nextpnr(DEVICES[device], *given, cwd=folder, own=own)
     except NoPlace as reason:
         return {"error": str(reason)}
     return clock(json.loads((folder / "report.json").read_text()), UNIT)

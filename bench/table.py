@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from bench import bitstreams, cpu_attention, gpu_attention
-from bench.devices import DEVICES
-from bench.grid import GRID, cases, points, presets
+from bench.devices import DEVICES, words
+from bench.grid import GRID, cases, own_options, points, presets
 from bench.measure import (
     RESULTS,
     Result,
@@ -232,8 +232,8 @@ def render_grid() -> str:
     for top, name, device in points():
         result = load(top, name, device)
         point = GRID[top][name]
-        how = ", ".join(point.algorithms.values())
-        why = f"{point.why}; nextpnr with {how}" if how else point.why
+        how = " ".join(words(point.options))
+        why = f"{point.why}; nextpnr with `{how}`" if how else point.why
         rows.append((f"`{top}` `{name}`", why, *point_cells(result)))
         found += [result] if result else []
     made = [made_with(device, found) for device in DEVICES]
@@ -382,6 +382,8 @@ def caption(results: list[Result]) -> str:
 def made_with(device: str, results: list[Result]) -> str:
     """Return how the results of a device were made, or nothing where there are none.
 
+    Points with options of their own tell them in their rows.
+
     Raises
     ------
     CheckFailed
@@ -391,9 +393,10 @@ def made_with(device: str, results: list[Result]) -> str:
     if not own:
         return ""
     made: dict[str, Any] = {
-        key: same(key, [result[key] for result in own])
-        for key in ("part", "synthesis", "nextpnr", "tools")
+        key: same(key, [result[key] for result in own]) for key in ("part", "synthesis", "tools")
     }
+    usual = [result for result in own if not own_options(result["top"], result["preset"])] or own
+    made["nextpnr"] = same("nextpnr", [result["nextpnr"] for result in usual])
     tools = ", ".join(f"{name} {version}" for name, version in sorted(made["tools"].items()))
     large = next(
         (f", with `{r['large'].strip()}` where SPRAM is used" for r in own if "large" in r), ""

