@@ -95,8 +95,8 @@ def draw_latency(
     axes.axhline(PAPER_US, color=INK, linewidth=0.8, linestyle="--", zorder=0)
     axes.annotate(
         f"the paper's FPGA block, N = dK = 64: {PAPER_US} µs",
-        (1, PAPER_US), xycoords=("axes fraction", "data"), xytext=(0, -3),
-        textcoords="offset points", ha="right", va="top", fontsize=7, color=INK,
+        (0, PAPER_US), xycoords=("axes fraction", "data"), xytext=(3, -3),
+        textcoords="offset points", ha="left", va="top", fontsize=7, color=INK,
         path_effects=[withStroke(linewidth=2, foreground="white")],
     )  # fmt: skip
     without = [f"{name} ({cells(results[name])})" for name in sorted({*results} - {*placed})]
