@@ -89,8 +89,6 @@ GRID: dict[str, dict[str, Point]] = {
                                    columns=64),
         "n64_beat2": attention("two tokens a clock: the paper's latency", 64, 64, seeds=5,
                                options=dense(122), columns=64, tokens_per_beat=2),
-        "n64_beat4": attention("four tokens a clock: fewer clocks than the paper's", 64, 64,
-                               options=dense(88), columns=64, tokens_per_beat=4),
     },
     "sdsa": {
         "cifar_sops": dataclasses.replace(

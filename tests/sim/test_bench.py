@@ -87,6 +87,8 @@ def several(settings):
     return [(top, one) for top, many in settings.items() for one in many]
 
 
+PAPER_IN_BEATS = "tokens=64 head_dim=64 timesteps=10 columns=64 tokens_per_beat=2"
+
 TRANSFORMERS = [
     "tokens=3 channels=6 timesteps=2 trace=true",
     "tokens=2 head_dim=2 attention=ssa blocks=2 features=3 classes=3 timesteps=2 trace=true",
@@ -281,7 +283,8 @@ def test_corners_in_icarus(top, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("top", "settings"), several({"transformer": TRANSFORMERS, "encoder": ENCODERS})
+    ("top", "settings"),
+    several({"transformer": TRANSFORMERS, "encoder": ENCODERS, "attention": [PAPER_IN_BEATS]}),
 )
 def test_corners_in_verilator(top, settings):
     emission = emitted(top, settings)
