@@ -45,6 +45,10 @@ def dense(mhz: int) -> dict[str, str]:
     return {"placer": "static", "router": "router2", "tmg-ripup": "", "freq": str(mhz)}
 
 
+NEGOTIATED = {"router": "router2"}
+"""Options for what router1 does not come to an end with."""
+
+
 def attention(
     why: str,
     tokens: int,
@@ -58,9 +62,16 @@ def attention(
     return Point(why, settings, seeds=seeds, options=options)
 
 
-def sdsa(why: str, tokens: int, channels: int, **settings: Any) -> Point:
+def sdsa(
+    why: str,
+    tokens: int,
+    channels: int,
+    options: Mapping[str, str] = NO_OTHERS,
+    **settings: Any,
+) -> Point:
     """Return a point of SDSA with four time steps, as the CIFAR model."""
-    return Point(why, {"timesteps": 4, "tokens": tokens, "channels": channels, **settings})
+    settings = {"timesteps": 4, "tokens": tokens, "channels": channels, **settings}
+    return Point(why, settings, options=options)
 
 
 # N = dK = 64 at one column and with the sample encoder are presets. What takes longest to place
@@ -101,11 +112,12 @@ GRID: dict[str, dict[str, Point]] = {
         **{f"n64_d{d}": sdsa("how it goes with D", 64, d) for d in (64, 128, 256, 384)},
         "counted": sdsa("neurons in place of the OR", 64, 512, threshold=4),
         "product_columns1": sdsa("K^T V a column at a time", 64, 64, variant=3, columns=1),
-        "product_columns8": sdsa("K^T V by eight columns", 64, 64, variant=3, columns=8),
+        "product_columns8": sdsa("K^T V by eight columns", 64, 64, options=NEGOTIATED,
+                                 variant=3, columns=8),
         "product_loaded": sdsa("thresholds of channels", 64, 64, variant=4, columns=1,
                                threshold_bits=8),
-        "product_n64_d32": sdsa("K^T V at a token a clock", 64, 32, variant=3, head_dim=32,
-                                columns=32),
+        "product_n64_d32": sdsa("K^T V at a token a clock", 64, 32, options=NEGOTIATED,
+                                variant=3, head_dim=32, columns=32),
     },
 }  # fmt: skip
 
