@@ -28,6 +28,8 @@ def cell(board: Board, top: str) -> str:
         return NONE
     if not result["fits"]:
         return f"`{preset}`: {result['reason']}"
+    if "clock" not in result:  # it has room, and was only looked at
+        return NONE
     clock = result["clock"]
     return (
         f"`{preset}` {clock['mhz']:.1f} "

@@ -274,7 +274,7 @@ ALL = (
         bridge="BL702",
         baud=2_000_000,
         loader=("-b", "tangnano9k"),
-        presets={**SMALL, "attention": "paper_small"},
+        presets={**SMALL, "attention": "paper_small", "transformer": "default"},
     ),
     Board(
         name="tangprimer20k",

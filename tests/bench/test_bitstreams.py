@@ -13,6 +13,7 @@ CLOCK = {"mhz": 34.5, "min": 34.09, "median": 36.71, "max": 38.39}
     ("result", "want"),
     [
         ({}, "not built"),
+        ({"fits": True}, "not built"),
         ({"fits": False, "reason": "block RAMs 67 of 30"}, "`icebreaker`: block RAMs 67 of 30"),
         ({"fits": True, "clock": CLOCK}, "`icebreaker` 34.5 (34.1 / 36.7 / 38.4)"),
     ],

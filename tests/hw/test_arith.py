@@ -1,7 +1,9 @@
 import random
+import re
 
 import pytest
-from amaranth import Module, Signal, signed, unsigned
+from amaranth import Const, Module, Signal, signed, unsigned
+from amaranth.back import rtlil
 from amaranth.sim import Simulator
 
 from hw.arith import (
@@ -23,6 +25,17 @@ def test_popcount_counts_and_holds_the_full_count(bits):
     words = [0, 2**bits - 1, *(rng.getrandbits(bits) for _ in range(30))]
     got = evaluate(lambda _, x: popcount(list(x)), {"x": bits}, [(w,) for w in words])
     assert got == [w.bit_count() for w in words]
+
+
+@pytest.mark.parametrize("longest", [16, 32])
+def test_carry_chains_are_as_long_as_they_may_be(longest):
+    m = Module()
+    words = [Signal(64, name=f"word{i}") for i in range(4)]
+    starts = [[Const(0, 6)] * count_clocks(64, 6)] * 4
+    counts = pipelined_counts(m, [list(word) for word in words], starts, "x", longest=longest)
+    text = rtlil.convert(m, ports=[*words, *counts])
+    places = [int(width) - 1 for width in re.findall(r"wire width (\d+) \\x_layer\d+_chain", text)]
+    assert longest - 8 < max(places) <= longest
 
 
 @pytest.mark.parametrize("longest", [16, 32])
