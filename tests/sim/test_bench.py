@@ -305,12 +305,11 @@ def test_corners_in_verilator(top, settings):
 
 
 @pytest.mark.slow
-@pytest.mark.icarus
 @pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
 @pytest.mark.parametrize(("top", "settings"), several(SMALL_BLOCKS))
 def test_blocks_on_netlist(top, settings, family):
     emission = emitted(top, settings)
-    assert not failures(bench(emission, synthesise(design(emission), family), "icarus"))
+    assert not failures(bench(emission, synthesise(design(emission), family), "verilator"))
 
 
 @pytest.mark.slow
