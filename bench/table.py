@@ -47,7 +47,7 @@ HEADER = (
     "preset",
     "ports",
     "clocks per inference",
-    "per time step",
+    "back to back",
     "UP5K: LUT4 / LC / FF / BRAM",
     "MHz",
     "ECP5: LUT4-eq / FF / BRAM / DSP",
@@ -196,7 +196,7 @@ def row(top: str, preset: str, up5k: Result, ecp5: Result) -> tuple[str, ...]:
         f"`{preset}`",
         ports(config),
         str(config.cycles),
-        str(config.interval),
+        str(config.period),
         f"{small['lut4']} / {cells} / {small['ff']} / {small['bram']}"
         + (f" + {small['spram']} SPRAM" if "spram" in small else ""),
         clock_text(up5k),

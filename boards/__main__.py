@@ -37,6 +37,7 @@ def list_boards(boards: Iterable[Board], as_json: bool) -> None:
             "resources": {board.family.names[k]: n for k, n in board.resources.items()},
             "clock_mhz": board.mhz,
             "serial": board.serial,
+            "programmed": board.programmed,
             "presets": {
                 top: {preset: brief(result) for preset, result in presets.items()}
                 for top, presets in known(board).items()
@@ -54,7 +55,8 @@ def list_boards(boards: Iterable[Board], as_json: bool) -> None:
             f"{board['board']}\n[dim]{board['title']}[/dim]",
             f"{board['device']}, {board['clock_mhz']:g} MHz\n[dim]"
             + ", ".join(f"{n:,} {name}" for name, n in board["resources"].items())
-            + f"\nserial port: {board['serial']}[/dim]",
+            + f"\nserial port: {board['serial']}"
+            + f"\nprogrammed {board['programmed']}[/dim]",
             "\n".join(in_words(top, presets) for top, presets in board["presets"].items()),
             board["state"],
         )
@@ -130,12 +132,13 @@ def simulate(board: Board, emission: Emission) -> None:
     help="Simulate the board instead; print its serial port and stay.",
 )
 @click.option("--program", is_flag=True, help="Load the bitstream onto the board.")
+@click.option("--cable", metavar="NAME", help="The programmer, if the board has none.")
 @click.option("--out", metavar="DIR", help="Folder of all files.  [default: one in build/boards]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for programs.")
 def main(
     listing: bool, board: str | None, top: str | None, preset: str | None,
     settings: tuple[str, ...], model: str | None, seeds: int, virtual: bool, program: bool,
-    out: str | None, as_json: bool,
+    cable: str | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a bitstream of a top behind the host link, which `python -m boards.host` talks to.
 
@@ -145,6 +148,10 @@ def main(
     """
     if board is not None and board not in BOARDS:
         raise UserError(f"--board: there is no {board!r}; {nearest(board, BOARDS)}")
+    if cable and not program:
+        raise UserError("--cable: want --program with it")
+    if listing and (top or preset or settings or model):
+        raise UserError("--list: want it alone or with --board: it lists all tops")
     if listing:
         list_boards([BOARDS[board]] if board else BOARDS.values(), as_json)
         return
@@ -180,7 +187,7 @@ def main(
     else:
         show(bitstream)
     if program:
-        load_onto(target, bitstream.path)
+        load_onto(target, bitstream.path, cable)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A bitstream from a design around pins: what all families have in common."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -22,6 +23,7 @@ from boards.nextpnr import NoPlace, clock, nextpnr, utilisation
 from boards.pins import DESIGN, OnPins
 from gen.emit import Emission, write, yosys
 from gen.errors import CheckFailed, UserError
+from hw.config import Config
 
 MARGIN = 0.95
 """Of the clock rate that was reached, what a PLL is set to at most."""
@@ -30,6 +32,9 @@ TRIALS = 4
 """How often the rate is lowered before a design is given up."""
 
 FACTS = "bitstream.json"
+
+FOLLOWS = {"inputs", "timing", "clock", "resources", "path", "serial", "state"}
+"""What a bitstream's facts have besides its files."""
 
 Facts = dict[str, Any]
 
@@ -150,7 +155,10 @@ def build(
     inputs = work.inputs(seeds)
     known = load(folder)
     if known and known.facts["inputs"] == inputs:
-        return known
+        timing = clocks(emission.config, known.wanted)
+        if known.facts["timing"] != timing:
+            _save(known.facts | {"timing": timing}, folder)
+        return _loaded(folder)
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,16 +173,15 @@ def build(
             facts = work.run(
                 Path(made), seeds, lambda step: progress.update(task, description=step)
             ) | {"inputs": inputs}
-            write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, Path(made))
+            _save(facts, Path(made))
             for file in Path(made).iterdir():
                 file.replace(folder / file.name)
-    except UserError:
+    except BaseException:
         if new:
-            folder.rmdir()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
-    done = load(folder)
-    assert done is not None
-    return done
+    return _loaded(folder)
 
 
 def size(board: Board, emission: Emission, design: Design) -> dict[str, int]:
@@ -201,11 +208,36 @@ def load(folder: Path) -> Bitstream | None:
     try:
         facts = json.loads((folder / FACTS).read_text())
         paths = {name: folder / file for name, file in facts["files"].items()}
-        if digest(paths["bitstream"].read_bytes()) != facts["sha256"]:
-            return None
-    except (OSError, ValueError, KeyError):
+        whole = digest(paths["bitstream"].read_bytes()) == facts["sha256"]
+        found = Bitstream(paths["bitstream"], paths["netlist"], paths["placed"], facts)
+        there = found.netlist.is_file() and found.placed.is_file() and facts.keys() >= FOLLOWS
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Bitstream(paths["bitstream"], paths["netlist"], paths["placed"], facts)
+    return found if whole and there else None
+
+
+def _loaded(folder: Path) -> Bitstream:
+    """Return the bitstream in a folder where there is one."""
+    found = load(folder)
+    assert found is not None
+    return found
+
+
+def _save(facts: Facts, folder: Path) -> None:
+    write({FACTS: json.dumps(facts, indent=1, sort_keys=True) + "\n"}, folder)
+
+
+def clocks(config: Config, mhz: float) -> Facts:
+    """Return what a top takes at a clock rate."""
+    return {
+        "latency_clocks": config.latency,
+        "inference_clocks": config.cycles,
+        "period_clocks": config.period,
+        "at_most": bool(config.busiest),
+        "latency_us": round(config.latency / mhz, 4),
+        "inference_us": round(config.cycles / mhz, 4),
+        "inferences_per_second": round(1e6 * mhz / config.period),
+    }
 
 
 def digest(content: str | bytes) -> str:
@@ -307,7 +339,7 @@ class _Work:
             placed = pool.map(lambda seed: self.place(seed, mhz, folder), seeds)
             return dict(zip(seeds, placed, strict=True))
 
-    def choose(self, limit: float, folder: Path) -> tuple[float, Pll | None]:
+    def choose(self, reached: float, folder: Path) -> tuple[float, Pll | None]:
         """Return the clock rate of the bitstream, and the PLL's settings if it is not the board's.
 
         Raises
@@ -316,14 +348,16 @@ class _Work:
             No rate is low enough.
         """
         own = self.board.mhz
+        limit = MARGIN * reached if self.pll else reached
         found = self.family.pll(self.platform, own, limit, folder) if self.pll else None
         if found and (found.mhz > own or own > limit):
             return found.mhz, found
         if own <= limit:
             return own, None
         raise NoBitstream(
-            f"{self.board.name}: want {own:g} MHz, the board's clock, with a margin; "
-            f"{self.emission.top} reaches {limit / MARGIN:.1f}"
+            f"{self.board.name}: want {own:g} MHz, the board's clock"
+            f"{f', and {1 / MARGIN - 1:.0%} to spare' * self.pll}; "
+            f"{self.emission.top} reaches {reached:.1f}"
         )
 
     def run(self, folder: Path, seeds: Sequence[int], tell: Callable[[str], None]) -> Facts:
@@ -335,7 +369,7 @@ class _Work:
         tell(f"{name}: how fast it can be")
         reached = self._rate(self.place_one(seeds, own, folder))
         for _ in range(TRIALS):
-            mhz, pll = self.choose(MARGIN * reached if self.pll else reached, folder)
+            mhz, pll = self.choose(reached, folder)
             tell(f"{name}: synthesis for {mhz:g} MHz")
             if pll or mhz != own:
                 self.synthesise(mhz, pll, folder)
@@ -396,13 +430,7 @@ class _Work:
             },
             "path": path,
             "serial": {"baud": baud, "divisor": divisor, "bridge": self.board.bridge},
-            "timing": {
-                "latency_clocks": config.latency,
-                "inference_clocks": config.cycles,
-                "latency_us": round(config.latency / mhz, 4),
-                "inference_us": round(config.cycles / mhz, 4),
-                "inferences_per_second": round(1e6 * mhz / (config.timesteps * config.interval)),
-            },
+            "timing": clocks(config, mhz),
             "files": {
                 "bitstream": target,
                 "netlist": "design.json",

@@ -79,6 +79,8 @@ class Board:
         Resource and number of the serial port.
     adapter : str
         Pins for an adapter of 3.3 V, where the board has no bridge of its own.
+    programmed : str
+        How a bitstream gets onto it.
     extras : tuple
         Resources beyond the platform's.
     """
@@ -95,6 +97,7 @@ class Board:
     presets: Mapping[str, str]
     uart: tuple[str, int] = ("uart", 0)
     adapter: str = ""
+    programmed: str = "over its own USB port"
     extras: tuple[Any, ...] = ()
 
     def pins(self) -> Any:
@@ -263,6 +266,7 @@ ALL = (
         loader=("-b", "colorlight"),
         presets=MEDIUM,
         adapter="J19 KEY+ (RX), DATA_LED- (TX)",
+        programmed="over a JTAG adapter: --program --cable NAME",
     ),
     Board(
         name="tangnano9k",

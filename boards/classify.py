@@ -63,8 +63,11 @@ def images_of(path: Path, model: Mapping[str, Any]) -> tuple[np.ndarray, np.ndar
         got = f"{images.min()}..{images.max()}" if len(images) else "none"
         raise UserError(f"images: want values in {low}..{high}, got {got}")
     labels = found.get("labels")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise UserError(f"labels: want shape [{len(images)}], got {list(labels.shape)}")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]):
+        raise UserError(
+            f"labels: want integers of shape [{len(images)}], got {labels.dtype} of shape "
+            f"{list(labels.shape)}"
+        )
     return images.astype(np.int64), labels
 
 
@@ -94,7 +97,11 @@ def classify(
     if board.top != "transformer":
         raise UserError(f"want transformer on the board, got {board.top}")
     config, settings = top_of(model, arrays, **board.config.asdict())
-    batch = {name: np.stack([x] * len(images)) for name, x in settings.items()}
+    # Weights of thousands of images are those of the first one.
+    batch = {
+        name: np.broadcast_to(np.asarray(x, np.int64), (len(images), *x.shape))
+        for name, x in settings.items()
+    }
     result = board.run(**batch, patches=patches(config, tokens_of(model, images)))
     answers = result["answer"].ravel()
     right = None if labels is None else int((answers == labels).sum())

@@ -16,7 +16,8 @@ from boards.results import Result, folder_of, of
 from boards.room import emission, lacking
 from boards.sheet import PIPE_WIDTH, save
 from boards.shell import behind_link
-from gen.errors import CheckFailed, Command
+from gen.errors import CheckFailed, Command, UserError
+from gen.options import nearest
 from hw.tops import TOPS
 
 SEEDS = (1, 2, 3)
@@ -27,6 +28,10 @@ Case = tuple[Board, str, str]
 
 def cases(boards: tuple[str, ...], tops: tuple[str, ...]) -> Iterator[Case]:
     """Yield every case of these boards and tops, or of all."""
+    for option, given, there in (("--board", boards, BOARDS), ("--top", tops, TOPS)):
+        for name in given:
+            if name not in there:
+                raise UserError(f"{option}: there is no {name!r}; {nearest(name, there)}")
     for top, entry in TOPS.items():
         for preset in entry.config.PRESETS:
             for board in BOARDS.values():

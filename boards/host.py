@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import time
@@ -18,7 +19,7 @@ from rich.console import Console
 from boards import classify
 from boards.catalogue import BAUDS, BOARDS
 from boards.errands import Errands
-from boards.identify import manifest_identity, recognised
+from boards.identify import in_words, manifest_identity, recognised
 from boards.pipe import ENQUIRIES, Line, NoAnswer, Pipe
 from boards.records import Reader, Writer
 from gen.emit import check_name
@@ -40,6 +41,8 @@ BACKLOG = 4096
 GLANCE = 0.005
 """Seconds that a read of the port waits at most."""
 
+
+UNANSWERED = "expert_out: missing; without answers of experts nothing comes back"
 
 FEW_ENQUIRIES = 3
 """Times that a board is asked at a rate which may not be its own."""
@@ -66,9 +69,11 @@ class SerialLine:
             self._port = serial.serial_for_url(
                 port, baudrate=baud, timeout=GLANCE, write_timeout=PATIENCE, exclusive=True
             )
-        except (serial.SerialException, ValueError) as wrong:
+        except (serial.SerialException, ValueError, OverflowError) as wrong:
             number = getattr(wrong, "errno", None)
             reason = os.strerror(number) if number else wrong
+            if number == errno.EAGAIN:
+                reason = "another program has it"
             raise UserError(f"--port: can't open {port}: {reason}") from wrong
         # An adapter that waits for more before it hands a byte on costs most of the throughput.
         with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -78,7 +83,7 @@ class SerialLine:
         """Go on at another rate."""
         try:
             self._port.baudrate = baud
-        except (serial.SerialException, OSError, ValueError) as wrong:
+        except (serial.SerialException, OSError, ValueError, OverflowError) as wrong:
             raise UserError(f"{self._name}: can't do {baud} baud: {wrong}") from wrong
 
     def read(self, seconds: float) -> bytes:
@@ -138,8 +143,8 @@ class Report:
 class Board:
     """A top on a board, in a ``with`` statement: a session, from reset on.
 
-    What goes on over inferences (random sources, thresholds that were loaded) goes on over the
-    runs of a session.
+    Random sources go on over the runs of a session. Settings (weights, thresholds, seeds) are
+    those of each run: they are sent again where they differ from what was loaded last.
 
     Parameters
     ----------
@@ -149,8 +154,9 @@ class Board:
     port : str or Line
         The serial port.
     top : str, optional
-        Key of ``hw.tops.TOPS``. Without it the board is asked, which is understood if it has a
-        preset or what was built into ``build/boards``.
+        Key of ``hw.tops.TOPS``. Without it, or where its configuration does not follow from
+        `board`, `preset` and `settings`, the board is asked, which is understood if it has a preset
+        or what was built into ``build/boards``.
     preset : str, optional
     settings : mapping or iterable of str
         Parameters by name, or ``name=value``.
@@ -205,10 +211,13 @@ class Board:
             ]
         settings = list(settings)
         self._wanted: tuple[str, Config] | None = None
+        self._asked = top
         if top is not None:
             if preset is None and target:
                 preset = target.presets.get(top)
-            self._wanted = top, resolve(top, preset, settings)
+            config = resolve(top, preset, settings)
+            if preset or settings or name:
+                self._wanted = top, config
         elif preset or settings or name:
             raise UserError("--top is missing: --preset and --set are of a top")
         self._name = check_name(name) if name else None
@@ -219,17 +228,26 @@ class Board:
             self._rates = [rate for rate in BAUDS if not target or rate <= target.baud]
         self._guesses = guesses
         self._check = check
+        self._open: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             said = self._reach(stack)
-            self.top, self.config = self._wanted or recognised(said, self._guesses)
-            want = manifest_identity(self.top, self.config, self._name)
-            if said != want:
-                raise UserError(
-                    f"another bitstream is on the board: want {self.top} with manifest "
-                    f"{want.hex()}, got {said.hex()}"
-                )
+            if self._wanted:
+                self.top, self.config = self._wanted
+                want = manifest_identity(self.top, self.config, self._name)
+                if said != want:
+                    raise UserError(
+                        f"another bitstream is on the board: want {self.top} with manifest "
+                        f"{want.hex()}, got {in_words(said, self._guesses)}"
+                    )
+            else:
+                self.top, self.config = recognised(said, self._guesses)
+                if self._asked not in (None, self.top):
+                    raise UserError(
+                        f"another bitstream is on the board: want {self._asked}, got "
+                        f"{in_words(said, self._guesses)}"
+                    )
             self._open = stack.pop_all()
         self._streams = {s.name: s for s in self.config.streams}
         self._results = {array.stream for array in self.config.result.values()}
@@ -243,7 +261,9 @@ class Board:
         self, kind: type[BaseException] | None, value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._open.close()
+        if self._open:
+            self._open.close()
+            self._open = None
 
     def _reach(self, stack: contextlib.ExitStack) -> bytes:
         """Begin a session, at the rate that the board answers at; return its manifest's hash."""
@@ -285,12 +305,16 @@ class Board:
         Raises
         ------
         UserError
-            Wrong arrays.
+            Wrong arrays; with `check`, arrays of which none come back; no ``with`` statement.
         CheckFailed
             The board is silent, its unit has counted a broken frame, marks are not where they
             must be, or with `check` something is not golden's.
         """
+        if not self._open:
+            raise UserError("want the board in a with statement: it is not open")
         batch, batched = arrays.check(stimulus, self.config)
+        if self._golden and not self.comes(batch):
+            raise UserError(f"{UNANSWERED}, and golden has nothing to be held against")
         run = _Run(self._writer, self._streams, self._results, batch)
         before = dataclasses.replace(self._pipe.traffic)
         start = time.monotonic()
@@ -315,6 +339,18 @@ class Board:
         if self._golden:
             self._hold(batch, results)
         return results if batched else {name: array[0] for name, array in results.items()}
+
+    def comes(self, stimulus: Mapping[str, np.ndarray]) -> list[str]:
+        """Return the names of the arrays that come back of a stimulus.
+
+        A top that asks neighbours has no sums of their answers where there are none.
+        """
+        silent = self.config.asks and "expert_out" not in stimulus
+        return [
+            name
+            for name, array in self.config.result.items()
+            if not silent or self._streams[array.stream].auxiliary
+        ]
 
     def _spans(
         self, batch: arrays.Arrays, length: int
@@ -378,10 +414,9 @@ class Board:
     def _arrays(self, run: "_Run") -> dict[str, np.ndarray]:
         """Return the results, or raise `CheckFailed` where the marks are not what they must be."""
         results = {}
-        for name, array in self.config.result.items():
+        for name in self.comes(run.batch):
+            array = self.config.result[name]
             stream = self._streams[array.stream]
-            if self.config.asks and not stream.auxiliary and "expert_out" not in run.batch:
-                continue  # sums of nothing
             came = run.came[stream.name]
             frame = marks(stream) * run.length
             if len(came) > len(frame):
@@ -478,17 +513,23 @@ def main(
         if not top:
             guesses = [("transformer", top_of(*network, **parsed("transformer", settings))[0])]
             settings = ()
+    if result:
+        arrays.check_target(result)
     target = Board(board, port, top, preset, settings, baud=baud, guesses=guesses, check=check)
     said = ""
+    more: dict[str, Any] = {}
     with Console(stderr=True).status(f"{port}: {top or 'which top is it?'}"), target:
         if images and model:
             shown, labels = classify.images_of(images, network[0])
             found = classify.classify(target, *network, shown, labels)
             results, batched = {"answer": found.answers, "logits": found.logits}, True
+            more = {"answers": found.answers.tolist(), "right": found.right}
             said = f"classes {' '.join(map(str, found.answers))}"
             said += "" if found.right is None else f"; {found.right} of {len(shown)} as labelled"
         elif stimulus:
             batch, batched = arrays.load(stimulus, target.config)
+            if result and not target.comes(batch):
+                raise UserError(f"--result: {UNANSWERED}")
             results = target.run(**batch)
     if result:
         arrays.save(result, results if batched else {n: a[0] for n, a in results.items()})
@@ -499,7 +540,7 @@ def main(
         "baud": target.baud,
         "checked": check,
         "result": str(result) if result else None,
-        **({"answers": results["answer"].tolist()} if images else {}),
+        **more,
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2, sort_keys=True))

@@ -38,6 +38,21 @@ def recognised(said: bytes, guesses: Iterable[tuple[str, Config]] = ()) -> tuple
     )
 
 
+def in_words(said: bytes, guesses: Iterable[tuple[str, Config]] = ()) -> str:
+    """Return the top that a board has, as a user would ask for it, or its manifest's hash."""
+    try:
+        top, config = recognised(said, guesses)
+    except UserError:
+        return said.hex()
+    cls = type(config)
+    for preset in cls.PRESETS:
+        if cls.preset(preset) == config:
+            return f"{top}, preset {preset}"
+    default = cls.preset("default").asdict()
+    changed = [f"{n}={v}" for n, v in config.asdict().items() if v != default[n]]
+    return f"{top} with {' '.join(changed)}"
+
+
 def _candidates() -> Iterator[tuple[str, Config]]:
     for top, entry in TOPS.items():
         for preset in entry.config.PRESETS:

@@ -55,8 +55,10 @@ def what_would_fit(board: Board, config: TransformerConfig, console: Console) ->
     board : Board
     config : TransformerConfig
     console : Console
-        Where progress is shown, if it is a terminal: every size is of a synthesis of its own.
+        Where progress is shown, on a terminal as it goes: every size is of a synthesis of its own.
     """
+    if not console.is_terminal:
+        console.print("Looking for what would fit: a synthesis for each size and family, minutes")
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)

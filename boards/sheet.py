@@ -37,6 +37,8 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
     """Return what is worth knowing of a bitstream, in words."""
     clock, timing, path = facts["clock"], facts["timing"], facts["path"]
     serial = facts["serial"]
+    # Clocks that depend on the spikes are those of the busiest input.
+    bound, least = ("at most ", "at least ") if timing["at_most"] else ("", "")
     ranks = [f"{clock[name]:g}" for name in ("min", "median", "max")]
     return [
         *(
@@ -50,8 +52,15 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         ),
         ("serial port", f"{serial['baud']:,} baud, {serial['bridge']}"),
         ("latency", f"{timing['latency_clocks']:,} clocks, {timing['latency_us']:g} µs"),
-        ("inference", f"{timing['inference_clocks']:,} clocks, {timing['inference_us']:g} µs"),
-        ("throughput", f"{timing['inferences_per_second']:,} inferences a second"),
+        (
+            "inference",
+            f"{bound}{timing['inference_clocks']:,} clocks, {timing['inference_us']:g} µs",
+        ),
+        (
+            "throughput",
+            f"{least}{timing['inferences_per_second']:,} inferences a second, one every "
+            f"{timing['period_clocks']:,} clocks",
+        ),
         (
             "critical path",
             f"{' → '.join(path['path'])} ({path['levels']} cells; {path['logic_ns']:g} ns in them, "
@@ -94,7 +103,7 @@ def describe(bitstream: Bitstream) -> report.Report:
         cards=[
             report.Card("Clock", f"{clock['mhz']:g} MHz", clock["source"]),
             report.Card("One inference", f"{timing['inference_us']:g} µs",
-                        f"{timing['inference_clocks']:,} clocks"),
+                        f"{timing['inference_clocks']:,} clocks{' at most' * timing['at_most']}"),
             report.Card("Throughput", f"{timing['inferences_per_second']:,} / s",
                         "inferences, one behind the other, without the serial port"),
         ],

@@ -90,4 +90,4 @@ def through(emission: Emission, batch: Mapping[str, np.ndarray]) -> Played:
 def clocks_of(emission: Emission, inferences: int) -> int:
     """Return the clocks that the manifest promises for a batch without stalls."""
     config = emission.config
-    return config.cycles + (inferences - 1) * config.timesteps * config.interval
+    return config.cycles + (inferences - 1) * config.period

@@ -145,6 +145,11 @@ class Config:
         return 0
 
     @property
+    def period(self) -> int:
+        """Clocks from one inference to the next in the steady state."""
+        return self.timesteps * self.interval + self.pause
+
+    @property
     def by_inference(self) -> bool:
         """Whether outputs come of whole inferences alone, so that a broken one leaves no trace."""
         return False

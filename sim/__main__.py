@@ -101,6 +101,8 @@ def main(
     """Run the command."""
     if result and not stimulus:
         raise UserError("--result: want --stimulus with it")
+    if result:
+        arrays.check_target(result)
     require(simulator)
     if verilog:
         if form:
@@ -213,7 +215,7 @@ def described(
 def synthesised(subject: Subject, family: str) -> Subject:
     """Return the netlist of `subject`."""
     try:
-        design = synthesise(subject.design, family)
+        design = synthesise(subject.design, family, large_memory=subject.config.large_memory)
     except CheckFailed as refused:
         if subject.file:
             raise UserError(f"{subject.file}: {refused.message}") from refused

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gen.emit import write
 from gen.errors import UserError
@@ -55,12 +57,12 @@ def archive(path: Path) -> Arrays:
         raise UserError(f"{path}: not an .npz file") from wrong
 
 
-def check(found: Mapping[str, np.ndarray], config: Config, where: str = "") -> tuple[Arrays, bool]:
+def check(found: Mapping[str, ArrayLike], config: Config, where: str = "") -> tuple[Arrays, bool]:
     """Return a stimulus with a leading batch axis, and whether it had that axis.
 
     Parameters
     ----------
-    found : mapping of str to ndarray
+    found : mapping of str to array_like
     config : Config
     where : str
         Behind "missing", where the arrays were looked for.
@@ -71,16 +73,17 @@ def check(found: Mapping[str, np.ndarray], config: Config, where: str = "") -> t
         An array is missing, unknown, or of wrong type, shape or range.
     """
     stimulus = config.stimulus
-    for name in found:
+    given = {name: _array(name, values) for name, values in found.items()}
+    for name in given:
         if name not in stimulus:
             raise UserError(f"{name}: not an array of the stimulus; {nearest(name, stimulus)}")
     for name, array in stimulus.items():
-        if name not in found and not array.optional:
+        if name not in given and not array.optional:
             axes = ", ".join(array.shape)
             raise UserError(f"{name}: missing{where}; want {name} [{axes}], {array.help}")
     batches: dict[str, int | None] = {
         name: _check(name, values, stimulus[name], shape(config, stimulus[name]))
-        for name, values in found.items()
+        for name, values in given.items()
     }
     first = next(iter(batches))
     for name, batch in batches.items():
@@ -91,7 +94,7 @@ def check(found: Mapping[str, np.ndarray], config: Config, where: str = "") -> t
     batched = batches[first] is not None
     return {
         name: np.asarray(values if batched else values[np.newaxis], np.int64)
-        for name, values in found.items()
+        for name, values in given.items()
     }, batched
 
 
@@ -100,6 +103,13 @@ def _read(path: Path, file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         return np.asarray(file[name])
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as wrong:
         raise UserError(f"{name}: can't be read from {path}: {wrong}") from wrong
+
+
+def _array(name: str, values: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as wrong:
+        raise UserError(f"{name}: want an array, got rows of several lengths") from wrong
 
 
 def _words(batch: int | None) -> str:
@@ -148,6 +158,26 @@ def mismatch(want: Arrays, got: Arrays) -> str | None:
         f"{name}[{', '.join(map(str, index))}] of inference {inference}: "
         f"expected {want[name][place]}, got {got[name][place]}"
     )
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before anything is computed, a file that `save` could not write.
+
+    Raises
+    ------
+    UserError
+        It is a folder, or the nearest folder above it that there is can't be written.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    reason = ""
+    if path.is_dir():
+        reason = "is a folder"
+    elif not above.is_dir():
+        reason = f"{above} is no folder"
+    elif not os.access(above, os.W_OK):
+        reason = f"{above} can't be written"
+    if reason:
+        raise UserError(f"can't write {path}: {reason}")
 
 
 def save(path: Path, arrays: Arrays) -> None:

@@ -107,15 +107,14 @@ async def timing(dut: Any) -> None:
     if CONFIG.waits:
         bench.check()
         return
-    inference = CONFIG.timesteps * CONFIG.interval + CONFIG.pause
     for s in bench.outputs:
         ends = [beat.clock for beat in ports[s.name].beats if beat.word[1]]
         gaps = {b - a for a, b in itertools.pairwise(ends[len(ends) // 2 :])}
-        between = inference - (s.steps - 1) * CONFIG.interval  # one inference and the next
+        between = CONFIG.period - (s.steps - 1) * CONFIG.interval  # one inference and the next
         want = {between, CONFIG.interval} if s.steps > 1 else {between}
         assert gaps == want, f"{s.name}: interval: want {sorted(want)} clocks, got {sorted(gaps)}"
     for s in (*bench.inputs, *bench.outputs):  # a port that has no clock to spare never waits
-        if s.steps * s.beats == inference:
+        if s.steps * s.beats == CONFIG.period:
             clocks = [beat.clock for beat in ports[s.name].beats]
             gaps = {b - a for a, b in itertools.pairwise(clocks[len(clocks) // 2 :])}
             assert gaps == {1}, f"{s.name}: want a beat a clock, got gaps of {sorted(gaps)} clocks"

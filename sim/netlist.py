@@ -23,6 +23,8 @@ class Family:
         Files in Yosys's folder of that family; the first one is compiled, it includes the others.
     own : tuple of str
         Files in ``sim/models`` with what Yosys has no models of.
+    large : str
+        What the command has besides for a design with a memory for large RAMs.
     absorbs : bool
         Whether `gen.absorb` comes after the command, as it does where a design is measured.
     defines : tuple of str
@@ -36,6 +38,7 @@ class Family:
     command: str
     models: tuple[str, ...]
     own: tuple[str, ...] = ()
+    large: str = ""
     absorbs: bool = False
     defines: tuple[str, ...] = ()
     edits: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -45,6 +48,7 @@ class Family:
 FAMILIES = {
     "ice40": Family(
         command="synth_ice40",
+        large=" -device u -spram",  # as the UP5K has it
         models=("cells_sim.v",),
         # Icarus 11 has no default values of ports; every input is connected in a netlist.
         defines=("NO_ICE40_DEFAULT_ASSIGNMENTS",),
@@ -81,7 +85,9 @@ FAMILIES = {
 MODELS = Path(__file__).parent / "models"
 
 
-def synthesise(design: Design, family: str, *, block_ram: bool = True) -> Design:
+def synthesise(
+    design: Design, family: str, *, block_ram: bool = True, large_memory: bool = False
+) -> Design:
     """Return the netlist of a design with the models of its cells.
 
     Parameters
@@ -92,6 +98,8 @@ def synthesise(design: Design, family: str, *, block_ram: bool = True) -> Design
         A key of `FAMILIES`.
     block_ram : bool
         Without it memories are of LUTs and flip-flops, all of whose outputs can be seen.
+    large_memory : bool
+        Whether the design has a memory for large RAMs, as its configuration says.
 
     Raises
     ------
@@ -102,7 +110,7 @@ def synthesise(design: Design, family: str, *, block_ram: bool = True) -> Design
     (source,) = design.files
     # A style that is asked for would override the command's option.
     without = "" if block_ram else "setattr -unset ram_style */m:*; "
-    command = facts.command if block_ram else f"{facts.command} -nobram"
+    command = facts.command + facts.large * large_memory + " -nobram" * (not block_ram)
     read = "read_verilog -sv" if source.endswith(".sv") else "read_verilog"
     netlist = f"{design.name}_{family}.v"
     with tempfile.TemporaryDirectory(prefix="spikewright_") as name:

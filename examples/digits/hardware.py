@@ -147,7 +147,7 @@ def run(
     ]
 
     def through(design: Design) -> Design:
-        return synthesise(design, family) if family else design
+        return synthesise(design, family, large_memory=config.large_memory) if family else design
 
     # Random numbers run on from image to image.
     length = len(images) if config.attention == "ssa" else LENGTH

@@ -3,7 +3,9 @@
 import pytest
 
 from bench import bitstreams
+from boards.build import clocks
 from boards.catalogue import BOARDS
+from boards.results import known
 from hw.tops import TOPS
 
 CLOCK = {"mhz": 34.5, "min": 34.09, "median": 36.71, "max": 38.39}
@@ -30,3 +32,12 @@ def test_every_board_has_a_row_and_every_top_a_column():
         board.title for board in BOARDS.values()
     ]
     assert {line.count("|") for line in (header, rule, *rows)} == {len(TOPS) + 2}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_clocks_that_are_stored_are_those_of_the_configurations(name):
+    for top, presets in known(BOARDS[name]).items():
+        for preset, result in presets.items():
+            if "clock" in result:
+                config = TOPS[top].config.preset(preset)
+                assert result["timing"] == clocks(config, result["clock"]["mhz"]), (top, preset)

@@ -42,7 +42,7 @@ def test_a_row(results):
     config = TOPS["lif"].config.preset("icebreaker")
     row = render(results).splitlines()[2]
     assert row == (
-        f"| `lif` | `icebreaker` | current 8×8 → spikes 8 | {config.cycles} | {config.interval} "
+        f"| `lif` | `icebreaker` | current 8×8 → spikes 8 | {config.cycles} | {config.period} "
         "| 244 / 300 / 27 / 0 | 40.0 / 41.0 / 44.0 | 300 / 91 / 0 / 0 | 40.0 / 41.0 / 44.0 "
         f"| {config.cycles / 41:.3g} µs |"
     )

@@ -57,6 +57,14 @@ def run(*arguments):
             ["--board", "icebreaker", "--model", "nowhere"],
             "error: can't read nowhere/model.json: No such file or directory",
         ),
+        (
+            ["--list", "--top", "lif"],
+            "error: --list: want it alone or with --board: it lists all tops",
+        ),
+        (
+            ["--board", "colorlight", "--top", "lif", "--cable", "x"],
+            "error: --cable: want --program with it",
+        ),
         (["--seeds", "x"], "error: Invalid value for '--seeds': 'x' is not a valid integer range."),
         (["--seeds", "0"], "error: Invalid value for '--seeds': 0 is not in the range 1<=x<=100."),
     ],

@@ -103,12 +103,51 @@ def test_what_is_there_is_not_made_again_unless_it_was_changed(made, emission, m
     other = emit("lif", LifConfig(neurons=5, lanes=2, timesteps=4))
     with pytest.raises(Made):
         make(name, other, folder)
-    content = made.path.read_bytes()
-    made.path.write_bytes(content[:-1] + b"?")
-    assert load(folder) is None
-    with pytest.raises(Made):
-        make(name, emission, folder)
-    made.path.write_bytes(content)
+    facts = made.path.parent / building.FACTS
+    without = {key: value for key, value in made.facts.items() if key != "inputs"}
+    for file, damaged in (
+        (made.path, made.path.read_bytes()[:-1] + b"?"),
+        (made.placed, None),
+        (facts, b"[]"),
+        (facts, json.dumps(without).encode()),
+    ):
+        content = file.read_bytes()
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        assert load(folder) is None
+        with pytest.raises(Made):
+            make(name, emission, folder)
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("made", ["icebreaker"], indirect=True)
+def test_clocks_are_those_that_the_configuration_has_now(made, emission):
+    facts = made.path.parent / building.FACTS
+    text = facts.read_text()
+    facts.write_text(json.dumps({**made.facts, "timing": {"latency_clocks": 1}}))
+    assert make("icebreaker", emission, made.path.parent).facts == made.facts
+    assert facts.read_text() == text
+
+
+def test_throughput_is_that_of_whole_inferences():
+    """One that takes in its inputs in a hurry is busy with them for long."""
+    config = TOPS["encoder"].config.preset("icebreaker")
+    timing = building.clocks(config, 32.25)
+    assert timing["period_clocks"] == 272_985  # of two inferences in the simulated netlist
+    assert timing["inferences_per_second"] == 118
+    assert not timing["at_most"]
+    assert building.clocks(config.replace(mode="events"), 32.25)["at_most"]
+
+
+def test_an_interrupted_build_leaves_nothing(emission, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building._Work, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make("icebreaker", emission, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -266,6 +305,7 @@ def loader(tmp_path, monkeypatch):
         ("x: error while loading shared libraries: libftdi1.so.2: cannot open",
          "openFPGALoader does not start: install libftdi1-2 and libusb-1.0-0 (Debian's names): x: "
          "error while loading shared libraries: libftdi1.so.2: cannot open"),
+        ("wrong IDCODE", "ULX3S 85F is not loaded: openFPGALoader says: wrong IDCODE"),
     ],
 )  # fmt: skip
 def test_no_board_is_a_clear_word_and_exit_1(loader, message, said, tmp_path):
@@ -279,6 +319,8 @@ def test_a_board_that_answers_gets_the_bitstream(loader, tmp_path):
     loader("done", 0)
     load_onto(BOARDS["tangnano9k"], tmp_path / "x.fs")
     assert (tmp_path / "asked").read_text().strip() == "-b tangnano9k x.fs"
+    load_onto(BOARDS["colorlight"], tmp_path / "x.bit", "dirtyJtag")
+    assert (tmp_path / "asked").read_text().strip() == "-b colorlight -c dirtyJtag x.bit"
 
 
 def test_no_loader_beside_python(monkeypatch, tmp_path):
@@ -290,7 +332,7 @@ def test_no_loader_beside_python(monkeypatch, tmp_path):
 def test_without_a_board_the_bitstream_is_made_and_the_command_fails(made, monkeypatch):
     monkeypatch.setattr("boards.__main__.build", lambda *_, **__: made)
 
-    def silent(board, path):
+    def silent(board, path, cable):
         raise CheckFailed(f"no {board.title} answers")
 
     monkeypatch.setattr("boards.__main__.load_onto", silent)
@@ -323,6 +365,10 @@ def test_every_board_and_every_top_is_built():
     presets = sum(len(TOPS[top].config.PRESETS) for top in TOPS)
     assert len(list(every.cases((), ()))) == presets * len(BOARDS)
     assert {t for _, t, _ in every.cases(("hx8k",), ("lif",))} == {"lif"}
+    for wrong, nearest in ((("--board", "hx8"), "hx8k"), (("--top", "liff"), "lif")):
+        done = CliRunner().invoke(every.main, wrong)
+        assert done.exit_code == 2
+        assert done.output.endswith(f"nearest is {nearest}\n")
 
 
 @pytest.fixture

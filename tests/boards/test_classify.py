@@ -140,7 +140,9 @@ def test_a_board_of_other_sizes_is_refused(folder, images, settings, message):
      ({"images": np.full((1, 4, 4), 4)}, "images: want values in 0..3, got 4..4"),
      ({"images": np.zeros((0, 4, 4), int)}, "images: want values in 0..3, got none"),
      ({"images": np.zeros((2, 4, 4), int), "labels": np.zeros(3, int)},
-      "labels: want shape [2], got [3]")],
+      "labels: want integers of shape [2], got int64 of shape [3]"),
+     ({"images": np.zeros((2, 4, 4), int), "labels": np.array(["0", "1"])},
+      "labels: want integers of shape [2], got <U1 of shape [2]")],
 )  # fmt: skip
 def test_bad_images(folder, tmp_path, found, message):
     path = tmp_path / "images.npz"

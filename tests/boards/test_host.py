@@ -128,12 +128,53 @@ def test_what_was_built_is_known(tmp_path, monkeypatch):
 
 
 def test_another_bitstream_is_refused(lif):
-    want = r"another bitstream is on the board: want lif with manifest \w{32}, got \w{32}"
-    with pytest.raises(UserError, match=want), Board(None, lif.port, "lif"):
-        pass
+    want = r"another bitstream is on the board: want lif with manifest \w{32}, got "
     named = Board(None, lif.port, "lif", settings=SMALL["lif"], name="mine")
-    with pytest.raises(UserError, match=want), named:
+    with pytest.raises(UserError, match=rf"{want}\w{{32}}$"), named:
         pass
+    there = [("lif", small("lif"))]
+    known = Board(None, lif.port, "lif", "icebreaker", guesses=there)
+    with pytest.raises(UserError, match=f"{want}lif with timesteps=3 neurons=5 lanes=2 "), known:
+        pass
+    want = "another bitstream is on the board: want sdsa, got lif with timesteps=3 neurons=5"
+    with pytest.raises(UserError, match=want), Board(None, lif.port, "sdsa", guesses=there):
+        pass
+
+
+def test_a_top_alone_is_whatever_of_it_the_board_has(lif):
+    with Board(None, lif.port, "lif", guesses=[("lif", small("lif"))]) as board:
+        assert board.config == small("lif")
+    with pytest.raises(UserError, match="which is no preset's"), Board(None, lif.port, "lif"):
+        pass
+
+
+def test_what_a_board_has_is_said_as_one_asks_for_it():
+    config = TOPS["attention"].config.preset("icebreaker")
+    assert identify.in_words(manifest_identity("attention", config)) == (
+        "attention, preset icebreaker"
+    )
+
+
+def test_lists_are_arrays_and_a_board_is_used_inside_of_its_statement(lif):
+    with Board(None, lif.port, "lif", settings=SMALL["lif"], check=True) as board:
+        board.run(current=[[1, 2, 3, 4, 5]] * 3)
+        with pytest.raises(UserError, match="current: want an array, got rows of several lengths"):
+            board.run(current=[[1], [2, 3]])
+    for unused in (board, Board(None, lif.port, "lif")):
+        with pytest.raises(UserError, match="want the board in a with statement"):
+            unused.run(current=[[1, 2, 3, 4, 5]] * 3)
+
+
+def test_what_nothing_comes_of_is_not_held_against_golden(lif):
+    board = Board(None, lif.port, "moe", settings=SMALL["moe"], check=True)
+    board.config = small("moe")
+    board._open, board._golden = contextlib.ExitStack(), object()
+    board._streams = {s.name: s for s in board.config.streams}
+    arrays = stimulus(board.config)
+    assert board.comes(arrays) == ["merged"]
+    del arrays["expert_out"]
+    with pytest.raises(UserError, match=r"expert_out: missing; .* nothing to be held against"):
+        board.run(**arrays)
 
 
 def test_a_setting_without_a_top_is_refused():
@@ -218,8 +259,11 @@ def test_the_command_writes_what_came_and_says_what_it_took(run, tmp_path):
     [
         (("--board", "icebraker", "--top", "lif"), "error: --board: there is no 'icebraker'"),
         (("--top", "liff"), "error: --top: there is no 'liff'"),
-        (("--top", "lif"), "error: another bitstream is on the board"),
-        (("--top", "sdsa"), "error: another bitstream is on the board"),
+        (("--top", "lif"), "error: --top: the board has manifest"),
+        (("--top", "sdsa", "--preset", "cifar"), "error: another bitstream is on the board"),
+        (("--baud", "4294967295"), "error: --port: can't open"),
+        (("--result", "/dev"), "error: can't write /dev: is a folder"),
+        (("--result", "/dev/null/x.npz"), "error: can't write /dev/null/x.npz: /dev/null is no"),
         ((), ""),
     ],
 )

@@ -26,7 +26,10 @@ LONG = 20_000
 def test_a_preset_on_its_netlist(top, preset, family):
     config = choose(top, preset, ())
     emission = emit(top, config)
-    netlist = synthesise(Design(emission.name, {f"{top}.v": emission.verilog}), family)
+    design = Design(emission.name, {f"{top}.v": emission.verilog})
+    netlist = synthesise(design, family, large_memory=config.large_memory)
+    if family == "ice40":
+        assert ("SB_SPRAM256KA" in netlist.files[f"{top}_ice40.v"]) == config.large_memory
     simulator = "icarus" if config.cycles < LONG else "verilator"
     batch = {
         name: array[np.newaxis]
