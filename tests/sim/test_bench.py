@@ -309,7 +309,16 @@ def test_corners_in_verilator(top, settings):
 @pytest.mark.parametrize(("top", "settings"), several(SMALL_BLOCKS))
 def test_blocks_on_netlist(top, settings, family):
     emission = emitted(top, settings)
-    assert not failures(bench(emission, synthesise(design(emission), family), "verilator"))
+    netlist = synthesise(design(emission), family, large_memory=emission.config.large_memory)
+    assert not failures(bench(emission, netlist, "verilator"))
+
+
+@pytest.mark.slow
+def test_weights_in_the_large_ram_of_the_up5k():
+    emission = emitted("encoder", "tokens=1 channels=32 hidden=256 lanes=2 attention=none")
+    netlist = synthesise(design(emission), "ice40", large_memory=True)
+    assert "SB_SPRAM256KA " in netlist.files["encoder_ice40.v"]
+    assert not failures(bench(emission, netlist, "verilator"))
 
 
 @pytest.mark.slow
