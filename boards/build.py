@@ -311,15 +311,19 @@ class _Work:
 
     def place(self, seed: int, mhz: float, folder: Path) -> Facts:
         """Place and route with a seed; return its clock, or why there is none."""
-        try:
-            nextpnr(
-                self.family.nextpnr, *self.family.placement(self.platform),
-                *self.family.routed(seed), "--report", f"report_{seed}.json",
-                "--seed", str(seed), "--freq", f"{mhz:.6f}",
-                cwd=folder, limit_s=self.family.limit_s, log=f"place_{seed}.log",
-            )  # fmt: skip
-        except NoPlace as reason:
-            return {"error": str(reason)}
+        for router in self.family.routers:
+            try:
+                nextpnr(
+                    self.family.nextpnr, *self.family.placement(self.platform), *router,
+                    *self.family.routed(seed), "--report", f"report_{seed}.json",
+                    "--seed", str(seed), "--freq", f"{mhz:.6f}",
+                    cwd=folder, limit_s=self.family.limit_s, log=f"place_{seed}.log",
+                )  # fmt: skip
+                break
+            except NoPlace as reason:
+                error = str(reason)
+        else:
+            return {"error": error}
         report = json.loads((folder / f"report_{seed}.json").read_text())
         (rate,) = report["fmax"].values()
         return {**clock(report, DESIGN), "constraint": rate["constraint"]}

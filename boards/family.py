@@ -43,6 +43,8 @@ class Family(abc.ABC):
         Of a bitstream.
     limit_s : int
         Seconds after which a placement is given up.
+    routers : tuple of tuple of str
+        nextpnr's options of the router, and of another one for what it does not end.
     """
 
     nextpnr: ClassVar[str]
@@ -50,6 +52,7 @@ class Family(abc.ABC):
     names: ClassVar[dict[str, str]]
     suffix: ClassVar[str]
     limit_s: ClassVar[int] = 1800
+    routers: ClassVar[tuple[tuple[str, ...], ...]] = ((),)
 
     @abc.abstractmethod
     def synthesis(self, platform: Any, large_memory: bool = False) -> str:

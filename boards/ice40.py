@@ -24,7 +24,9 @@ class ICE40(Family):
         "ICESTORM_DSP": "DSPs",
     }
     suffix: ClassVar[str] = ".bin"
-    limit_s: ClassVar[int] = 300  # some seeds rip up the same wires for ever
+    limit_s: ClassVar[int] = 300
+    # The usual one rips up the same wires for ever with some seeds.
+    routers: ClassVar[tuple[tuple[str, ...], ...]] = ((), ("--router", "router2"))
 
     def synthesis(self, platform: Any, large_memory: bool = False) -> str:
         device, _ = DEVICES[platform.device]

@@ -275,6 +275,26 @@ def test_a_full_device_is_a_message(emission, tmp_path, monkeypatch):
     assert work.place(1, 12.0, tmp_path) == {"error": "no BELs remaining"}
 
 
+def test_what_one_router_does_not_end_the_next_one_does(emission, tmp_path, monkeypatch):
+    asked = []
+
+    def routed(*options, **__):
+        asked.append(options[options.index("--router") + 1] if "--router" in options else "")
+        if not asked[-1]:
+            raise NoPlace("not routed within 300 s")
+        (tmp_path / "report_1.json").write_text('{"fmax": {"clk": {"constraint": 12.0}}}')
+
+    monkeypatch.setattr(building, "nextpnr", routed)
+    monkeypatch.setattr(building, "clock", lambda *_: {"mhz": 30.0})
+    for name, error in (("icebreaker", None), ("ulx3s_25f", "not routed within 300 s")):
+        asked.clear()
+        work = building._Work(BOARDS[name], emission, behind_link(emission), True)
+        placed = work.place(1, 12.0, tmp_path)
+        assert asked == (["", "router2"] if error is None else [""])
+        assert placed.get("error") == error
+        assert placed.get("mhz") == (30.0 if error is None else None)
+
+
 def test_a_folder_that_can_not_be_written(emission, tmp_path):
     place = tmp_path / "file"
     place.write_text("mine")
