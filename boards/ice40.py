@@ -24,7 +24,7 @@ class ICE40(Family):
         "ICESTORM_DSP": "DSPs",
     }
     suffix: ClassVar[str] = ".bin"
-    limit_s: ClassVar[int] = 300
+    limit_s: ClassVar[int] = 120  # what ends takes up to 40
     # The usual one rips up the same wires for ever with some seeds.
     routers: ClassVar[tuple[tuple[str, ...], ...]] = ((), ("--router", "router2"))
 
