@@ -41,9 +41,6 @@ def load_onto(board: Board, bitstream: Path, cable: str | None = None) -> None:
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no output"]
     if "shared librar" in said:
         raise CheckFailed(f"openFPGALoader does not start: install {LIBRARIES}: {lines[-1]}")
-    what = (
-        f"no {board.title} answers"
-        if "not found" in said.lower()
-        else (f"{board.title} is not loaded")
-    )
+    silent = "not found" in said.lower()
+    what = f"no {board.title} answers" if silent else f"{board.title} is not loaded"
     raise CheckFailed(f"{what}: openFPGALoader says: {lines[-1]}")

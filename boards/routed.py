@@ -94,7 +94,7 @@ def route(
     elements = played.elements + alone.elements
     wrong = played.wrong + alone.wrong
     check(f"moe: {elements:,} sums, choices and counts, {wrong} differ from golden", wrong == 0)
-    each = timesteps * config.interval
+    each = config.period
     check(f"moe: {played.clocks:,} clocks for {count} digits, {alone.clocks:,} for the last one "
           f"alone, the manifest says {each:,} for each of the others",
           played.clocks - alone.clocks == (count - 1) * each)  # fmt: skip
