@@ -41,11 +41,10 @@ BACKLOG = 4096
 GLANCE = 0.005
 """Seconds that a read of the port waits at most."""
 
-
-UNANSWERED = "expert_out: missing; without answers of experts nothing comes back"
-
 FEW_ENQUIRIES = 3
 """Times that a board is asked at a rate which may not be its own."""
+
+UNANSWERED = "expert_out: missing; without answers of experts nothing comes back"
 
 
 class SerialLine:
@@ -510,8 +509,9 @@ def main(
     guesses: list[tuple[str, Config]] = []
     if model:
         network = model_of(model)
-        if not top:
+        if top in (None, "transformer"):
             guesses = [("transformer", top_of(*network, **parsed("transformer", settings))[0])]
+        if not top:
             settings = ()
     if result:
         arrays.check_target(result)
